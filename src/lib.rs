@@ -1,0 +1,5 @@
+//! walmill turns a PostgreSQL database into streams of events.
+
+pub mod metrics;
+pub mod model;
+pub mod store;

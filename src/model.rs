@@ -1,0 +1,15 @@
+//! Plain data that every other module speaks: positions, relations, events.
+//!
+//! Nothing here does input or output, and nothing here knows PostgreSQL's wire format, the plugin
+//! interface or the store's layout.
+
+pub mod event;
+pub mod lsn;
+pub mod offset;
+pub mod relation;
+pub mod status;
+
+pub use event::{EventRecord, EventsBuilder, Op};
+pub use lsn::Lsn;
+pub use offset::{Cursor, CursorError, Epoch, EventId, Offset};
+pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};

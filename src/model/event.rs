@@ -1,0 +1,200 @@
+//! Encoded events: a run of them is one value in the store and one buffer that every reader shares.
+
+use bytes::{BufMut as _, Bytes};
+
+use super::{Lsn, Offset};
+
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A row that is gone.
+    Delete,
+    /// All rows of a table are gone.
+    Truncate,
+    /// `pg_logical_emit_message`, no row at all.
+    Message,
+    /// A row that was there before the slot.
+    Snapshot,
+}
+
+impl Op {
+    /// The word for it in events: `insert`, `update`, …
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Message => "message",
+            Self::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// One event, a view into a shared run of encoded events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    /// Its place, and so its id.
+    pub offset: Offset,
+    /// `schema.table/key`, the key by which order is kept at every output.
+    pub key: Bytes,
+    /// The CloudEvent, as JSON without line breaks, UTF-8.
+    pub json: Bytes,
+}
+
+/// Fixed part of an encoded record: offset, key length, JSON length.
+const HEADER: usize = Offset::LEN + 4 + 4;
+
+impl EventRecord {
+    /// Takes the next record off the front of `events`; `None` at the end, and where the bytes are
+    /// no whole record (a store that was tampered with: readers stop there and say so).
+    pub fn take(events: &mut Bytes) -> Option<Self> {
+        if events.len() < HEADER {
+            return None;
+        }
+        let word = |at: usize| {
+            u32::from_be_bytes([events[at], events[at + 1], events[at + 2], events[at + 3]])
+                as usize
+        };
+        let offset = Offset::from_bytes(&events[..Offset::LEN])?;
+        let (key_len, json_len) = (word(Offset::LEN), word(Offset::LEN + 4));
+        let total = HEADER.checked_add(key_len)?.checked_add(json_len)?;
+        if events.len() < total {
+            return None;
+        }
+        let record = events.split_to(total);
+        let key = record.slice(HEADER..HEADER + key_len);
+        let json = record.slice(HEADER + key_len..);
+        Some(Self { offset, key, json })
+    }
+}
+
+/// Puts events together into one run, in the order of their offsets.
+#[derive(Debug, Default)]
+pub struct EventsBuilder {
+    bytes: Vec<u8>,
+    first: Offset,
+    last: Offset,
+    count: u32,
+}
+
+impl EventsBuilder {
+    /// Appends an event whose key and JSON are written in place by the two functions, so that
+    /// nothing is copied.
+    pub fn push(
+        &mut self,
+        offset: Offset,
+        key: impl FnOnce(&mut Vec<u8>),
+        json: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let header = self.bytes.len();
+        self.bytes.put_slice(&offset.to_bytes());
+        self.bytes.put_u64(0);
+        key(&mut self.bytes);
+        let key_end = self.bytes.len();
+        json(&mut self.bytes);
+        let end = self.bytes.len();
+        let lengths = [key_end - header - HEADER, end - key_end];
+        for (slot, length) in lengths.into_iter().enumerate() {
+            // A run is bounded far below 4 GiB: a single PostgreSQL value is at most 1 GiB.
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let at = header + Offset::LEN + slot * 4;
+            self.bytes[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        }
+        if self.count == 0 {
+            self.first = offset;
+        }
+        self.last = offset;
+        self.count += 1;
+    }
+
+    /// How many events it holds.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it holds no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The run, with the offsets of its first and last event.
+    #[must_use]
+    pub fn finish(self) -> Events {
+        Events { first: self.first, last: self.last, count: self.count, bytes: self.bytes.into() }
+    }
+}
+
+/// A run of encoded events of one stream. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Offset of the first event.
+    pub first: Offset,
+    /// Offset of the last event.
+    pub last: Offset,
+    /// How many events.
+    pub count: u32,
+    /// The records, one behind the other.
+    pub bytes: Bytes,
+}
+
+impl Events {
+    /// The events whose offset lies behind `after`.
+    pub fn after(&self, after: Offset) -> impl Iterator<Item = EventRecord> + use<> {
+        let mut bytes = self.bytes.clone();
+        std::iter::from_fn(move || EventRecord::take(&mut bytes))
+            .skip_while(move |record| record.offset <= after)
+    }
+
+    /// The commit of the last event.
+    #[must_use]
+    pub fn last_commit(&self) -> Lsn {
+        self.last.commit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_in_order_and_from_an_offset() {
+        let mut builder = EventsBuilder::default();
+        for ordinal in 0..3 {
+            let offset = Offset::new(Lsn(7), ordinal);
+            builder.push(offset, |key| key.extend(b"t/1"), |json| json.extend(b"{}"));
+        }
+        let events = builder.finish();
+        assert_eq!((events.first, events.last), (Offset::new(Lsn(7), 0), Offset::new(Lsn(7), 2)));
+        let ordinals = |after| -> Vec<u32> {
+            events.after(after).map(|record| record.offset.ordinal).collect()
+        };
+        assert_eq!(ordinals(Offset::START), [0, 1, 2]);
+        assert_eq!(ordinals(Offset::new(Lsn(7), 1)), [2]);
+        assert_eq!(ordinals(Offset::end_of(Lsn(7))), []);
+    }
+
+    #[test]
+    fn cut_bytes_end_the_run() {
+        let mut builder = EventsBuilder::default();
+        builder.push(Offset::START, |key| key.extend(b"k"), |json| json.extend(b"{}"));
+        let whole = builder.finish().bytes;
+        for len in 0..whole.len() {
+            assert_eq!(EventRecord::take(&mut whole.slice(..len)), None);
+        }
+    }
+}

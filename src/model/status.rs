@@ -1,0 +1,133 @@
+//! The latest facts about each part, as the parts publish them (through `watch` channels) and as
+//! the admin API, the console and the readiness check show them.
+
+use serde::Serialize;
+
+use super::Lsn;
+
+/// The source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    /// What it is doing.
+    pub state: SourceState,
+    /// The replication slot's name.
+    pub slot: String,
+    /// The publication's name.
+    pub publication: String,
+    /// `server_version` of PostgreSQL, once connected.
+    pub server_version: Option<String>,
+    /// `system_identifier` of PostgreSQL, once connected.
+    pub system_identifier: Option<String>,
+    /// The server's timeline, once connected.
+    pub timeline: Option<u32>,
+    /// End of the server's log, as it last said.
+    pub server_lsn: Lsn,
+    /// End of what has been received.
+    pub received_lsn: Lsn,
+    /// What has been confirmed to PostgreSQL: synced to disk here.
+    pub confirmed_lsn: Lsn,
+    /// Commit time of the last transaction received, microseconds since 1970-01-01 UTC.
+    pub last_commit_time: Option<i64>,
+    /// Times that the connection was made.
+    pub connections: u64,
+}
+
+/// What the source is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum SourceState {
+    /// Making a connection.
+    Connecting,
+    /// Receiving.
+    Streaming,
+    /// The last try failed; it goes on by itself.
+    Waiting {
+        /// What happened.
+        error: String,
+        /// What a person can do about it.
+        remedy: String,
+        /// When the next try is made, milliseconds from the failure.
+        retry_ms: u64,
+    },
+    /// Going on would lose or invent changes, so it does not, until a person decides.
+    Halted {
+        /// What does not fit.
+        error: String,
+        /// What a person can do about it.
+        remedy: String,
+    },
+    /// Shut down.
+    Stopped,
+}
+
+/// One plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PluginStatus {
+    /// Its name in the config.
+    pub name: String,
+    /// Content hash of the version in force: the first 12 hexadecimal digits of the SHA-256.
+    pub version: String,
+    /// The name and version that it gives itself.
+    pub describes: String,
+    /// The source language, where the file's `producers` section says.
+    pub language: Option<String>,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// The file it was loaded from.
+    pub path: String,
+    /// Since when this version is in force, microseconds since 1970-01-01 UTC.
+    pub since: i64,
+    /// The generation that brought it.
+    pub generation: u64,
+    /// The last offers of a new version, newest first.
+    pub history: Vec<ReloadStatus>,
+}
+
+/// The outcome of offering a new version of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReloadStatus {
+    /// When, microseconds since 1970-01-01 UTC.
+    pub time: i64,
+    /// The offered version.
+    pub version: String,
+    /// `None`: it is in force. Otherwise why it was refused.
+    pub error: Option<String>,
+}
+
+/// One pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub name: String,
+    /// The plugins it runs, in order.
+    pub plugins: Vec<String>,
+    /// Commit up to which every change is done.
+    pub cursor: Lsn,
+    /// Events emitted since the start.
+    pub emitted: u64,
+    /// Changes dropped by a plugin since the start.
+    pub dropped: u64,
+    /// Changes set aside since the start.
+    pub dead_letters: u64,
+    /// Why it stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// One output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutputStatus {
+    /// Its name.
+    pub name: String,
+    /// `webhook`, …
+    pub kind: &'static str,
+    /// Where it delivers to, without secrets.
+    pub target: String,
+    /// Events delivered since the start.
+    pub delivered: u64,
+    /// Tries that failed since the start.
+    pub failed: u64,
+    /// Events given up since the start.
+    pub dead_letters: u64,
+    /// The last failure, while it lasts.
+    pub error: Option<String>,
+}
