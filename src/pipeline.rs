@@ -222,9 +222,12 @@ impl Pipeline {
         else {
             return Ok(false);
         };
-        if self.transform.needs_source()
-            && let Some(origin) = self.store.origin().map_err(ChangesError::Store)?
-        {
+        if self.transform.needs_source() {
+            // The source records its origin before its first block.
+            let Some(origin) = self.store.origin().map_err(ChangesError::Store)? else {
+                self.changes.seek(self.cursor);
+                return Ok(false);
+            };
             self.transform.set_source(&origin);
         }
         let committed = batch.transactions.last().map(|transaction| transaction.time);
