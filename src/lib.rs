@@ -3,3 +3,4 @@
 pub mod metrics;
 pub mod model;
 pub mod store;
+pub mod task;
