@@ -2,5 +2,6 @@
 
 pub mod metrics;
 pub mod model;
+pub mod plugin;
 pub mod store;
 pub mod task;

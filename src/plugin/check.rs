@@ -1,0 +1,1 @@
+//! What a guest returns is hostile until checked here.
