@@ -6,3 +6,4 @@ pub mod pgoutput;
 pub mod pipeline;
 pub mod plugin;
 pub mod store;
+pub mod task;
