@@ -6,6 +6,7 @@
 pub mod event;
 pub mod lsn;
 pub mod offset;
+pub mod quantity;
 pub mod relation;
 pub mod status;
 
