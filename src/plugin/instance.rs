@@ -262,3 +262,6 @@ fn place(error: &wasmtime::Error) -> String {
     let names: Vec<&str> = names.map(|(_, function)| function).take(MOST_FRAMES).collect();
     if names.is_empty() { String::new() } else { format!(" in {}", names.join(" < ")) }
 }
+
+#[cfg(test)]
+mod tests;
