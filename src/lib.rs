@@ -2,5 +2,8 @@
 
 pub mod metrics;
 pub mod model;
+pub mod pgoutput;
+pub mod pipeline;
 pub mod plugin;
 pub mod store;
+pub mod task;

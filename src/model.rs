@@ -3,9 +3,11 @@
 //! Nothing here does input or output, and nothing here knows PostgreSQL's wire format, the plugin
 //! interface or the store's layout.
 
+pub mod clock;
 pub mod event;
 pub mod lsn;
 pub mod offset;
+pub mod pattern;
 pub mod quantity;
 pub mod relation;
 pub mod status;

@@ -185,7 +185,7 @@ mod tests {
         };
         assert_eq!(ordinals(Offset::START), [0, 1, 2]);
         assert_eq!(ordinals(Offset::new(Lsn(7), 1)), [2]);
-        assert_eq!(ordinals(Offset::end_of(Lsn(7))), []);
+        assert!(ordinals(Offset::end_of(Lsn(7))).is_empty());
     }
 
     #[test]
