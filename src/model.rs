@@ -8,6 +8,7 @@ pub mod event;
 pub mod lsn;
 pub mod offset;
 pub mod pattern;
+pub mod quantity;
 pub mod relation;
 pub mod status;
 
