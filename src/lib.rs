@@ -1,5 +1,6 @@
 //! walmill turns a PostgreSQL database into streams of events.
 
+pub mod cluster;
 pub mod metrics;
 pub mod model;
 pub mod pgoutput;
