@@ -15,4 +15,5 @@ pub mod status;
 pub use event::{EventRecord, EventsBuilder, Op};
 pub use lsn::Lsn;
 pub use offset::{Cursor, CursorError, Epoch, EventId, Offset};
+pub use quantity::{ByteSize, Period, QuantityError};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
