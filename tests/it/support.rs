@@ -2,6 +2,7 @@
 
 pub mod clients;
 pub mod walmill;
+pub mod workload;
 
 use tokio_postgres::{Client, NoTls};
 use walmill::cluster::{Cluster, Options};
