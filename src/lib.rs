@@ -2,6 +2,7 @@
 
 pub mod metrics;
 pub mod model;
+pub mod output;
 pub mod plugin;
 pub mod store;
 pub mod task;
