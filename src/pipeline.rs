@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub use changes::ChangesError;
-pub use route::valid_name;
+pub use route::{OpenError, valid_name};
 pub use transform::TransformError;
 
 use crate::metrics::{Metrics, Name, Outcome as OutcomeLabel};
@@ -133,13 +133,13 @@ impl Pipeline {
     /// A pipeline at its stored cursor.
     ///
     /// # Errors
-    /// The store failed.
+    /// See [`OpenError`].
     pub fn new(
         config: Config,
         store: Store,
         registry: Registry,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
         let cursor = store.pipeline_cursor(&config.name)?.unwrap_or(Offset::START);
         let streams = Streams::open(store.clone(), &config.name, config.streams)?;
         let changes = Changes::new(store.clone(), config.tables, config.messages, cursor);

@@ -150,6 +150,12 @@ impl Store {
         todo!()
     }
 
+    /// Commit LSN of the last whole transaction in the journal.
+    #[must_use]
+    pub fn last_commit(&self) -> Lsn {
+        todo!()
+    }
+
     /// The definition behind a number.
     pub fn relation(&self, id: RelationId) -> Result<Option<Arc<Relation>>, StoreError> {
         todo!()
@@ -182,7 +188,7 @@ impl Store {
     }
 
     /// Makes sure that a stream exists, so that readers can wait for its first event.
-    pub fn declare_stream(&self, name: &str) -> Result<Arc<Stream>, StoreError> {
+    pub fn declare_stream(&self, name: &str, pipeline: &str) -> Result<Arc<Stream>, StoreError> {
         todo!()
     }
 

@@ -117,7 +117,7 @@ impl Changes {
         tables: &mut Tables,
         limits: &Limits,
     ) -> Result<Option<Batch>, ChangesError> {
-        let mut batch = Batch { end: self.cursor, ..Batch::default() };
+        let mut batch = Batch::behind(self.cursor);
         while !batch.is_full(limits.rows, limits.bytes) {
             if self.place.is_none() {
                 match self.reader.next()? {
@@ -231,12 +231,9 @@ impl Changes {
             Message::Message { prefix, content, .. } => {
                 let offset = place.take_ordinal(1)?;
                 batch.changes += 1;
-                let prefix_text = String::from_utf8_lossy(prefix);
-                if offset > self.cursor
-                    && self.messages.iter().any(|glob| glob.matches(&prefix_text))
-                {
+                if offset > self.cursor && self.messages.iter().any(|glob| glob.matches(prefix)) {
                     let table = self.message_table(tables);
-                    let cells = [prefix, content].map(|bytes| text_cell(bytes, frame, at));
+                    let cells = [prefix.as_bytes(), content].map(|bytes| text_cell(bytes, frame, at));
                     let new = batch.add_cells(cells);
                     let row = Row { ordinal: offset.ordinal, table, new, ..blank(batch) };
                     batch.rows.push(Row { op: Op::Message, ..row });

@@ -13,6 +13,17 @@ const MAX_STREAMS: usize = 10_000;
 /// Bytes of a stream's name.
 const MAX_NAME: usize = 200;
 
+/// Why a pipeline cannot have its streams.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another pipeline writes to one of them.
+    #[error("{0}; give the stream or the pipeline another name")]
+    Taken(String),
+}
+
 /// The streams of a pipeline, by index. Index 0 is the one that bears its name.
 pub struct Streams {
     store: Store,
@@ -27,8 +38,8 @@ impl Streams {
     /// `*` exist from the start, so that readers can wait for them.
     ///
     /// # Errors
-    /// The store failed.
-    pub fn open(store: Store, pipeline: &str, allowed: Vec<Glob>) -> Result<Self, StoreError> {
+    /// See [`OpenError`].
+    pub fn open(store: Store, pipeline: &str, allowed: Vec<Glob>) -> Result<Self, OpenError> {
         let own = std::iter::once(pipeline);
         let literal: Vec<String> =
             own.chain(allowed.iter().filter_map(Glob::literal)).map(str::to_owned).collect();
@@ -40,7 +51,7 @@ impl Streams {
             index: HashMap::new(),
         };
         for name in literal {
-            streams.add(&name)?;
+            streams.add(&name)?.map_err(OpenError::Taken)?;
         }
         Ok(streams)
     }

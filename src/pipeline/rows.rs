@@ -156,6 +156,12 @@ impl Cell {
 }
 
 impl Batch {
+    /// Nothing yet, behind this place.
+    #[must_use]
+    pub fn behind(cursor: Offset) -> Self {
+        Self { end: cursor, ..Self::default() }
+    }
+
     /// Whether nothing more should be added: every index and bound still holds then.
     #[must_use]
     pub fn is_full(&self, max_rows: usize, max_bytes: usize) -> bool {

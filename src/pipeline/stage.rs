@@ -101,17 +101,7 @@ impl Stage {
     #[must_use]
     pub fn new(plugin: Arc<Plugin>, store: Store) -> Self {
         let state = Arc::new(Mutex::new(PluginState::new(store, plugin.name())));
-        let input = bindings::Batch {
-            count: 0,
-            ops: Vec::new(),
-            relations: Vec::new(),
-            lsns: Vec::new(),
-            times: Vec::new(),
-            starts: Vec::new(),
-            tags: Vec::new(),
-            data: Vec::new(),
-            heap: Vec::new(),
-        };
+        let input = empty();
         Self { plugin, instance: None, state, plans: Vec::new(), input }
     }
 
@@ -260,7 +250,7 @@ impl Stage {
         tables: &mut Tables,
         rows: &[Row],
     ) -> Result<Result<bindings::Outcome, String>, StageError> {
-        let mut input = std::mem::take(&mut self.input);
+        let mut input = std::mem::replace(&mut self.input, empty());
         clear(&mut input);
         let mut envelope = false;
         for row in rows {
@@ -555,6 +545,21 @@ fn op_code(op: Op) -> u8 {
         Op::Truncate => 3,
         Op::Message => 4,
         Op::Snapshot => 5,
+    }
+}
+
+/// A batch of nothing, which takes no memory.
+fn empty() -> bindings::Batch {
+    bindings::Batch {
+        count: 0,
+        ops: Vec::new(),
+        relations: Vec::new(),
+        lsns: Vec::new(),
+        times: Vec::new(),
+        starts: Vec::new(),
+        tags: Vec::new(),
+        data: Vec::new(),
+        heap: Vec::new(),
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
             let text = String::from_utf8(text).expect("ASCII").replace('T', " ").replace('Z', "");
             let text = match text.split_once(" BC ") {
                 Some((date, clock)) => format!("{date} {clock} BC"),
-                None => text,
+                None => text.clone(),
             };
             prop_assert_eq!(data(Kind::Timestamp, &text), (TIMESTAMP, micros));
         }

@@ -34,6 +34,12 @@ impl Stream {
         &self.name
     }
 
+    /// The pipeline that it belongs to.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        todo!()
+    }
+
     /// Offset of the newest event ([`Offset::START`] while there is none), and when it changes.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Offset> {
