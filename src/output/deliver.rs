@@ -46,8 +46,8 @@ const WINDOW_EVENTS: usize = 65_536;
 const WINDOW_BYTES: usize = 32 << 20;
 /// How old a checkpoint on disk may be: what was delivered since comes again after a crash.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
-/// How soon a new stream that fits a pattern is noticed.
-const DISCOVER_EVERY: Duration = Duration::from_secs(1);
+/// How soon a new stream is noticed.
+const DISCOVER_EVERY: Duration = Duration::from_millis(500);
 /// What is under way at a shutdown has this long to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -176,7 +176,6 @@ impl<O: Output> Delivery<O> {
     }
 
     async fn deliver(&mut self, shutdown: &CancellationToken) -> Result<End, StoreError> {
-        self.declare().await?;
         self.discover(false).await?;
         let mut discover = interval(DISCOVER_EVERY);
         let mut save = interval(SAVE_EVERY);
@@ -198,18 +197,6 @@ impl<O: Output> Delivery<O> {
                 _ = save.tick(), if self.can_save() => self.save().await?,
             }
         }
-    }
-
-    /// Makes sure that streams which are named outright exist, so that they can be waited for.
-    async fn declare(&self) -> Result<(), StoreError> {
-        let (store, streams) = (self.store.clone(), self.settings.streams.clone());
-        feed::blocking(move || {
-            streams.iter().filter_map(Glob::literal).try_for_each(|name| {
-                store.declare_stream(name)?;
-                Ok(())
-            })
-        })
-        .await
     }
 
     /// Opens the streams that fit and are not open yet.
