@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod metrics;
 pub mod model;
+pub mod output;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod plugin;
