@@ -1,7 +1,7 @@
 //! What the tests share: a database, a walmill process that can be killed, and clients.
 
 pub mod clients;
-pub mod walmill;
+pub mod process;
 pub mod workload;
 
 use tokio_postgres::{Client, NoTls};

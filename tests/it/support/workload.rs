@@ -101,7 +101,7 @@ impl Workload {
             if self.random.random_bool(0.3) {
                 let before = open.clone();
                 sql.push_str("SAVEPOINT s;");
-                self.changes(&mut open, &mut sql);
+                self.change(&mut open, &mut sql);
                 if self.random.random_bool(0.5) {
                     sql.push_str("ROLLBACK TO s;");
                     open = before;
@@ -109,7 +109,7 @@ impl Workload {
                     sql.push_str("RELEASE s;");
                 }
             } else {
-                self.changes(&mut open, &mut sql);
+                self.change(&mut open, &mut sql);
             }
         }
         if self.random.random_bool(0.125) {
@@ -146,7 +146,7 @@ impl Workload {
         }
     }
 
-    fn changes(&mut self, open: &mut Open, sql: &mut String) {
+    fn change(&mut self, open: &mut Open, sql: &mut String) {
         for _ in 0..self.random.random_range(1..=5) {
             self.changes += 1;
             let ids: Vec<i64> = open.rows.keys().copied().collect();
