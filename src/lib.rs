@@ -1,7 +1,9 @@
 //! walmill turns a PostgreSQL database into streams of events.
 
+pub mod cluster;
 pub mod metrics;
 pub mod model;
+pub mod output;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod plugin;

@@ -2,25 +2,49 @@
 //!
 //! A [`registry::Registry`] holds the plugins in force and replaces them as a whole; a [`Plugin`]
 //! is one version of one of them, compiled and checked; an [`Instance`] of it belongs to one
-//! pipeline's thread and answers its calls. A plugin is a guest: what it may use is granted in its
+//! pipeline and answers its calls. A plugin is a guest: what it may use is granted in its
 //! [`Config`], what it may consume is limited there, and nothing that it returns is believed before
 //! [`check`] has seen it. Nothing here knows PostgreSQL, the store or a socket.
 
 pub mod bindings;
+mod cache;
 pub mod check;
+pub mod component;
 pub mod engine;
+pub mod error;
+mod file;
+mod host;
+mod inspect;
 pub mod instance;
+pub mod limits;
+mod log;
+mod meters;
+mod program;
 pub mod registry;
 pub mod state;
+mod text;
+mod trial;
+pub mod watch;
+mod wrap;
 
+#[cfg(test)]
+mod guests;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
+use bindings::lifecycle::Setup;
 pub use engine::Engine;
+pub use error::{LoadError, Reason};
 pub use instance::{CallError, Finding, Instance};
-pub use state::{State, StateError};
+pub use limits::Limits;
+use program::Program;
+pub use registry::{Plugins, Registry};
+pub use state::{NoState, Scratch, State, StateError};
 
 /// One `[plugins.NAME]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,6 +55,9 @@ pub struct Config {
     /// Handed to the plugin as JSON; what is in it is the plugin's business.
     #[serde(default)]
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// What it may consume.
+    #[serde(default)]
+    pub limits: Limits,
     /// What it may use of the host.
     #[serde(default)]
     pub allow: Allow,
@@ -48,53 +75,104 @@ pub struct Allow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version([u8; 32]);
 
-impl std::fmt::Display for Version {
+impl Version {
+    /// The version that a file is.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// All 64 hexadecimal digits.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Version {
     /// The first 12 hexadecimal digits.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
+/// What a plugin says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its own name for itself.
+    pub name: String,
+    /// Its own version number.
+    pub version: String,
+    /// JSON Schema of its config, or empty.
+    pub config_schema: String,
+}
+
 /// One version of a plugin, compiled, checked and ready to run.
 pub struct Plugin {
-    name: String,
-    version: Version,
-    imports_clock: bool,
+    program: Arc<Program>,
+    config: String,
+    description: Description,
 }
 
 impl Plugin {
     /// Its name in the config.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.program.name
     }
 
     /// Which version this is.
     #[must_use]
     pub fn version(&self) -> &Version {
-        &self.version
+        &self.program.compiled.version
+    }
+
+    /// What it says about itself.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The source language, where the file says.
+    #[must_use]
+    pub fn language(&self) -> Option<&str> {
+        self.program.compiled.language.as_deref()
+    }
+
+    /// Size of its file in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.program.compiled.size
+    }
+
+    /// What it may consume.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.program.limits
     }
 
     /// Whether it can ask for the time: then every call must be given the commit time of exactly
     /// the events in its batch.
     #[must_use]
     pub fn imports_clock(&self) -> bool {
-        self.imports_clock
+        self.program.compiled.imports_clock
     }
 
-    /// A new instance, configured by `init`, for worker `worker` of `workers`. It must stay on the
-    /// thread that calls it: its deadline is processor time of that thread.
+    /// A new instance, configured by `init`, for worker `worker` of `workers`. In a dry run what
+    /// comes out is compared and not delivered, and its metrics are not counted.
     ///
     /// # Errors
     /// [`CallError::Findings`] when the plugin does not take its config, else what went wrong in
     /// starting it.
     pub fn instantiate(
-        self: &Arc<Self>,
+        &self,
         worker: u32,
         workers: u32,
         dry_run: bool,
         state: Arc<Mutex<dyn State + Send>>,
     ) -> Result<Instance, CallError> {
-        todo!()
+        let mut instance = Instance::start(&self.program, dry_run, state)?;
+        instance.init(&Setup { config: self.config.clone(), worker, workers, dry_run })?;
+        Ok(instance)
     }
 }
