@@ -40,6 +40,12 @@ impl Offset {
         Self { commit, ordinal: u32::MAX, emit: u32::MAX }
     }
 
+    /// After every event made from the change at this place.
+    #[must_use]
+    pub fn end(self) -> Self {
+        Self { emit: u32::MAX, ..self }
+    }
+
     /// Big-endian, so that bytes sort as offsets do.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {

@@ -20,10 +20,14 @@ pub struct Period(Duration);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Not a whole number with a unit.
-    #[error("`{0}` is no size: write a whole number and a unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), as in `64MiB`")]
+    #[error(
+        "`{0}` is no size: write a whole number and a unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), as in `64MiB`"
+    )]
     Size(String),
     /// Not whole numbers with units, from the largest unit to the smallest.
-    #[error("`{0}` is no span of time: write a whole number and a unit (ms, s, m, h, d), as in `30s`, `7d` or `1h30m`")]
+    #[error(
+        "`{0}` is no span of time: write a whole number and a unit (ms, s, m, h, d), as in `30s`, `7d` or `1h30m`"
+    )]
     Period(String),
     /// Zero.
     #[error("`{0}` is nothing: it must be more than zero")]
