@@ -221,7 +221,7 @@ mod tests {
     fn the_config_says_what_it_does_not_understand() {
         let config: Config = toml::from_str("").unwrap();
         assert_eq!(config, Config::default());
-        let error = |toml| toml::from_str::<Config>(toml).unwrap_err().message().to_owned();
+        let error = |toml: &str| toml::from_str::<Config>(toml).unwrap_err().message().to_owned();
         assert!(error("listne = ''").contains("unknown field `listne`"));
         assert!(error("listen = 'localhost'").contains("invalid socket address"));
         assert!(error("max_clients = 0").contains("nonzero"));

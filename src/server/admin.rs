@@ -103,9 +103,8 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Json<Value> {
     let state = &server.state;
     let source = state.source.borrow().clone();
     let lag = source.server_lsn.since(source.received_lsn);
-    let clients = |protocol: &str| {
-        state.metrics.clients.get_or_create(&Name { name: protocol.into() }).get()
-    };
+    let clients =
+        |protocol: &str| state.metrics.clients.get_or_create(&Name { name: protocol.into() }).get();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "time": now(),
@@ -144,9 +143,9 @@ pub(super) async fn plugin(
     let plugins = server.state.plugins.borrow();
     plugins.iter().find(|plugin| plugin.name == name).cloned().map(Json).ok_or_else(|| {
         let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        let finding = Finding::error("unknown_plugin", format!("there is no plugin `{name}`"))
-            .at(name)
-            .suggest(format!("the plugins are: {}", names.join(", ")));
+        let finding =
+            Finding::error("unknown-plugin", name.as_str(), format!("there is no plugin `{name}`"))
+                .suggest(format!("the plugins are: {}", names.join(", ")));
         Problem::not_found(finding)
     })
 }
@@ -179,7 +178,7 @@ pub(super) async fn dead_letters(
         Some(Ok(limit @ 1..=MAX_LETTERS)) => limit,
         Some(_) => {
             let message = format!("`limit` is a number from 1 to {MAX_LETTERS}");
-            return Err(Problem::bad_request(Finding::error("bad_limit", message).at("limit")));
+            return Err(Problem::bad_request(Finding::error("bad-limit", "limit", message)));
         }
     };
     let letters = server.state.store.dead_letters(limit)?;

@@ -77,16 +77,19 @@ fn is_listed_host(config: &Config, host: &str) -> bool {
 }
 
 fn foreign_host() -> Problem {
-    let finding = Finding::error("unknown_host", "this host name is not known to walmill")
-        .at("server.origins")
-        .suggest("set server.token, or list the page's origin in server.origins");
+    let finding =
+        Finding::error("unknown-host", "server.origins", "this host name is not known to walmill")
+            .suggest("set server.token, or list the page's origin in server.origins");
     Problem::new(StatusCode::MISDIRECTED_REQUEST, finding)
 }
 
 fn foreign_origin(origin: &str) -> Problem {
-    let finding = Finding::error("origin_refused", format!("pages of {origin:?} may not connect"))
-        .at("server.origins")
-        .suggest("list the page's origin in server.origins, exactly as the browser writes it");
+    let finding = Finding::error(
+        "origin-refused",
+        "server.origins",
+        format!("pages of {origin:?} may not connect"),
+    )
+    .suggest("list the page's origin in server.origins, exactly as the browser writes it");
     Problem::new(StatusCode::FORBIDDEN, finding)
 }
 
@@ -128,8 +131,7 @@ fn unauthorized(given: bool) -> Problem {
         true => "this is not the token of this walmill",
         false => "this walmill asks for a token",
     };
-    let finding = Finding::error("unauthorized", message)
-        .at("server.token")
+    let finding = Finding::error("unauthorized", "server.token", message)
         .suggest("send `Authorization: Bearer TOKEN`, or `?token=TOKEN` where that is impossible");
     Problem::new(StatusCode::UNAUTHORIZED, finding)
 }

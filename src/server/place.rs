@@ -43,7 +43,7 @@ impl Place {
     /// Reads a place that came from outside; `path` is where it came from.
     pub(super) fn read(text: &str, path: &str) -> Result<Self, Finding> {
         text.parse().map_err(|error: CursorError| {
-            Finding::error("bad_cursor", format!("this is {error}")).at(path)
+            Finding::error("bad-cursor", path, format!("this is {error}"))
         })
     }
 
@@ -84,8 +84,7 @@ impl Server {
              database, or from before this one was restored",
             after.commit
         );
-        Err(Finding::error("cursor_ahead", message)
-            .at(stream.name())
+        Err(Finding::error("cursor-ahead", stream.name(), message)
             .suggest("begin again from `earliest` or `latest`"))
     }
 
@@ -112,8 +111,7 @@ impl Server {
                 [] => "there is no stream yet; a pipeline in the config makes one".to_owned(),
                 names => format!("the streams are: {}", names.join(", ")),
             };
-            Finding::error("unknown_stream", format!("there is no stream `{name}`"))
-                .at(name)
+            Finding::error("unknown-stream", name, format!("there is no stream `{name}`"))
                 .suggest(suggestion)
         })
     }
@@ -139,7 +137,7 @@ pub(super) struct Gap {
 
 /// Why events are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Reason {
     /// Retention removed them.
     Retention,
@@ -176,8 +174,8 @@ impl Gap {
 impl From<Finding> for Problem {
     fn from(finding: Finding) -> Self {
         let status = match finding.code {
-            "unknown_stream" => StatusCode::NOT_FOUND,
-            "cursor_ahead" => StatusCode::CONFLICT,
+            "unknown-stream" => StatusCode::NOT_FOUND,
+            "cursor-ahead" => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         };
         Self::new(status, finding)

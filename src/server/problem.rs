@@ -50,7 +50,7 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         error!("read for a client: {:#}", anyhow::Error::new(error));
-        let finding = Finding::error("store_failed", "the store could not be read")
+        let finding = Finding::error("store-failed", "", "the store could not be read")
             .suggest("see walmill's log; it ends by itself when its store fails");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, finding)
     }
@@ -58,24 +58,23 @@ impl From<StoreError> for Problem {
 
 /// The answer to an address that is none.
 pub(super) async fn no_such_address(uri: Uri) -> Problem {
-    let finding = Finding::error("unknown_address", "there is nothing at this address")
-        .at(uri.path())
+    let finding = Finding::error("unknown-address", uri.path(), "there is nothing at this address")
         .suggest("the streams are listed at /v1/streams, the console is at /console");
     Problem::not_found(finding)
 }
 
 /// The answer to any method but GET, at an address that exists.
 pub(super) async fn only_get(method: Method, uri: Uri) -> Problem {
-    let finding = Finding::error("method_not_allowed", format!("{method} is not known here"))
-        .at(uri.path())
-        .suggest("use GET");
+    let finding =
+        Finding::error("method-not-allowed", uri.path(), format!("{method} is not known here"))
+            .suggest("use GET");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, finding)
 }
 
 /// The one name in an address, percent-decoded.
 pub(super) fn name_in_path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(name)| name)
-        .map_err(|error| Problem::bad_request(Finding::error("bad_address", error.body_text())))
+        .map_err(|error| Problem::bad_request(Finding::error("bad-address", "", error.body_text())))
 }
 
 /// The parameters behind the question mark. One that is not known is an error: a slip would
@@ -102,8 +101,8 @@ impl Parameters {
 }
 
 fn unknown_parameter(name: &str, known: &[&str]) -> Problem {
-    let finding = Finding::error("unknown_parameter", format!("`{name}` is no parameter here"))
-        .at(name)
-        .suggest(format!("the parameters are {}", known.join(", ")));
+    let finding =
+        Finding::error("unknown-parameter", name, format!("`{name}` is no parameter here"))
+            .suggest(format!("the parameters are {}", known.join(", ")));
     Problem::bad_request(finding)
 }

@@ -79,7 +79,7 @@ fn read_limit(text: &str) -> Result<usize, Finding> {
         Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
         _ => {
             let message = format!("`limit` is a number from 1 to {MAX_LIMIT}");
-            Err(Finding::error("bad_limit", message).at("limit"))
+            Err(Finding::error("bad-limit", "limit", message))
         }
     }
 }
@@ -90,7 +90,7 @@ fn read_wait(text: &str) -> Result<Duration, Finding> {
     let wait = seconds.or_else(|| text.parse().map(Period::duration).ok());
     wait.filter(|wait| *wait <= MAX_WAIT).ok_or_else(|| {
         let message = "`wait` is a span of time up to 60s, as in `wait=30s`";
-        Finding::error("bad_wait", message).at("wait")
+        Finding::error("bad-wait", "wait", message)
     })
 }
 

@@ -75,8 +75,8 @@ fn asked_place(uri: &Uri, headers: &HeaderMap) -> Result<Place, Problem> {
     let header = match headers.get(LAST_EVENT_ID).map(|value| value.to_str()) {
         Some(Ok(text)) => Some(text).filter(|text| !text.is_empty()),
         Some(Err(_)) => {
-            let finding = Finding::error("bad_cursor", "Last-Event-ID is no text");
-            return Err(Problem::bad_request(finding.at("Last-Event-ID")));
+            let finding = Finding::error("bad-cursor", "Last-Event-ID", "the cursor is no text");
+            return Err(Problem::bad_request(finding));
         }
         None => None,
     };

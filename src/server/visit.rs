@@ -92,8 +92,11 @@ fn name(protocol: &str) -> Name {
 }
 
 fn full() -> Problem {
-    let finding = Finding::error("too_many_clients", "no place is left for another client")
-        .at("server.max_clients")
-        .suggest("try again later, or raise server.max_clients");
+    let finding = Finding::error(
+        "too-many-clients",
+        "server.max_clients",
+        "no place is left for another client",
+    )
+    .suggest("try again later, or raise server.max_clients");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, finding)
 }

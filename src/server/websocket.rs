@@ -47,16 +47,20 @@ pub(super) async fn upgrade(
         .max_frame_size(MAX_MESSAGE)
         .read_buffer_size(4 << 10)
         .write_buffer_size(buffer);
-    Ok(upgrade.on_upgrade(move |socket| Session::new(server, socket, visit, form).run(subscriptions)))
+    Ok(upgrade
+        .on_upgrade(move |socket| Session::new(server, socket, visit, form).run(subscriptions)))
 }
 
 fn negotiate(upgrade: &WebSocketUpgrade) -> Result<Form, Problem> {
     match upgrade.selected_protocol() {
         Some(chosen) if chosen == CLOUDEVENTS => Ok(Form::CloudEvents),
         None if upgrade.requested_protocols().next().is_some() => {
-            let finding = Finding::error("unknown_subprotocol", "none of these is spoken here")
-                .at("Sec-WebSocket-Protocol")
-                .suggest(format!("ask for {WALMILL} or {CLOUDEVENTS}"));
+            let finding = Finding::error(
+                "unknown-subprotocol",
+                "Sec-WebSocket-Protocol",
+                "none of these is spoken here",
+            )
+            .suggest(format!("ask for {WALMILL} or {CLOUDEVENTS}"));
             Err(Problem::bad_request(finding))
         }
         _ => Ok(Form::Walmill),
@@ -78,14 +82,16 @@ fn asked_by_address(uri: &Uri, form: Form, server: &Server) -> Result<Vec<Subscr
 }
 
 fn no_streams() -> Finding {
-    Finding::error("no_streams", format!("{CLOUDEVENTS} takes its streams from the address"))
-        .at("streams")
-        .suggest("connect to /v1/ws?streams=NAME,NAME&from=latest")
+    Finding::error(
+        "no-streams",
+        "streams",
+        format!("{CLOUDEVENTS} takes its streams from the address"),
+    )
+    .suggest("connect to /v1/ws?streams=NAME,NAME&from=latest")
 }
 
 fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
-    let finding = Finding::error("no_websocket", rejection.body_text())
-        .at("/v1/ws")
+    let finding = Finding::error("no-websocket", "/v1/ws", rejection.body_text())
         .suggest("this address speaks WebSocket; over plain HTTP use /v1/streams/NAME/sse");
     match rejection.status() {
         StatusCode::METHOD_NOT_ALLOWED => Problem::new(StatusCode::METHOD_NOT_ALLOWED, finding),

@@ -56,7 +56,7 @@ pub(super) enum From {
 impl Request {
     pub(super) fn parse(text: &str) -> Result<Self, Finding> {
         serde_json::from_str(text).map_err(|error| {
-            Finding::error("bad_message", format!("this is no message: {error}")).suggest(
+            Finding::error("bad-message", "", format!("this is no message: {error}")).suggest(
                 r#"as in {"type":"subscribe","streams":["posts"],"from":"latest"}; the types are subscribe, unsubscribe, ack and ping"#,
             )
         })

@@ -87,7 +87,9 @@ impl Leave {
             Self::Slow => Some((close_code::AGAIN, "slow", "the client took nothing for too long")),
             Self::Shutdown => Some((close_code::RESTART, "shutdown", "walmill is shutting down")),
             Self::Unreadable(code, why) => Some((*code, "unreadable", why)),
-            Self::Failed => Some((close_code::ERROR, "store_failed", "the store could not be read")),
+            Self::Failed => {
+                Some((close_code::ERROR, "store-failed", "the store could not be read"))
+            }
         }
     }
 
@@ -213,21 +215,21 @@ impl Session {
         let removed: Vec<String> = removed.map(|s| s.feed.name().to_owned()).collect();
         match removed.is_empty() {
             false => Ok(message::unsubscribed(id.as_deref(), &removed)),
-            true => Err(Finding::error("not_subscribed", "no subscription is meant by this")
+            true => Err(Finding::error("not-subscribed", "", "no subscription is meant by this")
                 .suggest("give the subscription's `id`, or its `streams`")),
         }
     }
 
     fn acknowledge(&mut self, request: &Request) -> Result<(), Finding> {
         let (Some(stream), Some(cursor)) = (&request.stream, &request.cursor) else {
-            return Err(Finding::error("bad_message", "an ack has a `stream` and a `cursor`"));
+            return Err(Finding::error("bad-message", "", "an ack has a `stream` and a `cursor`"));
         };
         let cursor: Cursor = cursor
             .parse()
-            .map_err(|error| Finding::error("bad_cursor", format!("this is {error}")).at("cursor"))?;
+            .map_err(|error| Finding::error("bad-cursor", "cursor", format!("this is {error}")))?;
         let subscription = self.subscriptions.iter_mut().find(|s| s.feed.name() == stream);
         let subscription = subscription.ok_or_else(|| {
-            Finding::error("not_subscribed", format!("`{stream}` is not read here")).at("stream")
+            Finding::error("not-subscribed", "stream", format!("`{stream}` is not read here"))
         })?;
         subscription.acknowledged(cursor.offset);
         Ok(())
@@ -348,7 +350,6 @@ fn unreadable(error: axum::Error) -> Leave {
 }
 
 fn unknown_type(kind: &str) -> Finding {
-    Finding::error("unknown_type", format!("`{kind}` is no type of message"))
-        .at("type")
+    Finding::error("unknown-type", "type", format!("`{kind}` is no type of message"))
         .suggest("the types are subscribe, unsubscribe, ack and ping")
 }

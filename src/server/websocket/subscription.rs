@@ -46,8 +46,11 @@ impl Wish {
         let streams = request.streams.into_iter().map(place_of).collect();
         match each.into_keys().next() {
             None => Self { id: request.id, streams, window: request.window }.checked(),
-            Some(name) => Err(Finding::error("bad_message", format!("`{name}` is not in `streams`"))
-                .at(format!("from.{name}"))),
+            Some(name) => Err(Finding::error(
+                "bad-message",
+                format!("from.{name}"),
+                format!("`{name}` is not in `streams`"),
+            )),
         }
     }
 
@@ -60,9 +63,12 @@ impl Wish {
             [one] => vec![*one; names.len()],
             each if each.len() == names.len() => places,
             _ => {
-                return Err(Finding::error("bad_from", "`from` and `streams` do not match")
-                    .at("from")
-                    .suggest("give one place for all streams, or one for each, with commas"));
+                return Err(Finding::error(
+                    "bad-from",
+                    "from",
+                    "`from` and `streams` do not match",
+                )
+                .suggest("give one place for all streams, or one for each, with commas"));
             }
         };
         Self { id: None, streams: names.into_iter().zip(places).collect(), window: None }.checked()
@@ -70,11 +76,11 @@ impl Wish {
 
     fn checked(self) -> Result<Self, Finding> {
         if self.streams.is_empty() {
-            return Err(Finding::error("no_streams", "no stream is named").at("streams"));
+            return Err(Finding::error("no-streams", "streams", "no stream is named"));
         }
         if self.window.is_some_and(|window| window.get() > MAX_WINDOW) {
             let message = format!("a window holds at most {MAX_WINDOW} events");
-            return Err(Finding::error("bad_window", message).at("window"));
+            return Err(Finding::error("bad-window", "window", message));
         }
         Ok(self)
     }
@@ -87,15 +93,14 @@ impl Wish {
     ) -> Result<Vec<Subscription>, Finding> {
         if present.len() + self.streams.len() > MAX_STREAMS {
             let message = format!("one connection reads at most {MAX_STREAMS} streams");
-            return Err(Finding::error("too_many_streams", message)
-                .at("streams")
+            return Err(Finding::error("too-many-streams", "streams", message)
                 .suggest("open another connection for the others"));
         }
         let mut granted: Vec<Subscription> = Vec::with_capacity(self.streams.len());
         for (name, place) in self.streams {
             if present.iter().chain(&granted).any(|other| other.feed.name() == name) {
                 let message = format!("`{name}` is read on this connection already");
-                return Err(Finding::error("already_subscribed", message).at(name));
+                return Err(Finding::error("already-subscribed", name, message));
             }
             let stream = server.stream(&name)?;
             let start = place.resolve(&stream, server)?;
