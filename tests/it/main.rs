@@ -1,4 +1,8 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
+mod console;
 mod end_to_end;
+mod pull;
+mod sse;
 mod support;
+mod websocket;
