@@ -6,5 +6,6 @@ pub mod model;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod plugin;
+pub mod source;
 pub mod store;
 pub mod task;
