@@ -166,7 +166,8 @@ impl Parts {
         .context("start the source")?;
         let (status, thread) = (source.status, source.thread);
         tasks.spawn_thread("source", move || {
-            thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))
+            let ended = thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))?;
+            ended.context("source")
         })
         .context("start the source")?;
         tasks.spawn("journal", async move {
