@@ -115,7 +115,7 @@ impl Cluster {
     ///
     /// # Errors
     /// See [`ClusterError`].
-    pub fn start(options: Options) -> Result<Self, ClusterError> {
+    pub fn start(options: &Options) -> Result<Self, ClusterError> {
         let bin = binaries::find()?;
         let user = RunAs::needed()?;
         let name = format!("walmill-pg-{:08x}", rand::random::<u32>());
@@ -126,7 +126,7 @@ impl Cluster {
         let mut cluster = Self { folder, bin, user, password, port, server };
         files::give(&cluster.folder, user)?;
         cluster.password = cluster.make_data()?;
-        cluster.configure(&options)?;
+        cluster.configure(options)?;
         cluster.launch()?;
         Ok(cluster)
     }
@@ -461,7 +461,7 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_starts_restarts_and_leaves_nothing_behind() {
         let options = Options::default().set("work_mem", "3MB");
-        let mut cluster = Cluster::start(options).expect("start");
+        let mut cluster = Cluster::start(&options).expect("start");
         assert_eq!(ask(&cluster, "show wal_level").await.as_deref(), Some("logical"));
         assert_eq!(ask(&cluster, "show work_mem").await.as_deref(), Some("3MB"));
         ask(&cluster, "create table t as select 1 as n").await;
@@ -478,7 +478,7 @@ mod tests {
     #[test]
     fn a_server_that_refuses_its_settings_says_why() {
         let options = Options::default().set("work_mem", "much");
-        let error = Cluster::start(options).expect_err("no such work_mem");
+        let error = Cluster::start(&options).expect_err("no such work_mem");
         assert!(error.to_string().contains("work_mem"), "{error}");
     }
 }
