@@ -11,7 +11,7 @@ use walmill::cluster::{Cluster, Options};
 
 /// A throw-away PostgreSQL.
 pub fn cluster() -> Cluster {
-    Cluster::start(Options::default()).expect("a throw-away PostgreSQL")
+    Cluster::start(&Options::default()).expect("a throw-away PostgreSQL")
 }
 
 /// A connection to it.
