@@ -176,7 +176,7 @@ fn a_reader_that_waits_is_woken_by_what_it_then_finds() {
                     after = run.last;
                 }
                 Read::End => futures_util::FutureExt::now_or_never(head.changed())
-                    .map_or_else(|| thread::yield_now(), |changed| changed.unwrap()),
+                    .map_or_else(thread::yield_now, |changed| changed.unwrap()),
                 Read::Gap { .. } => panic!("a gap"),
             }
         }
