@@ -273,7 +273,7 @@ impl Log {
                 | LsmError::InvalidTag(_)
                 | LsmError::InvalidTrailer
                 | LsmError::Decompress(_),
-            ) => self.damaged(format_args!("the block at or behind {} ({error})", near.commit)),
+            ) => self.damaged(format_args!("a block at or soon behind {} ({error})", near.commit)),
             error => StoreError::Failed(error),
         }
     }
