@@ -1,1 +1,3 @@
+//! Parses arguments, runs one command, exits.
+
 fn main() {}

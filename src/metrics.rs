@@ -27,6 +27,15 @@ pub struct Outcome {
     pub outcome: &'static str,
 }
 
+/// A series that a plugin keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginSeries {
+    /// The plugin's name in the config.
+    pub plugin: String,
+    /// The plugin's name for the series; their number is bounded.
+    pub name: String,
+}
+
 /// A float gauge.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
 type Histograms = Family<Name, Histogram, Buckets>;
@@ -110,6 +119,10 @@ metrics! {
     plugin_calls: Family<Outcome, Counter> = "plugin_calls";
     /// Offers of a new plugin version; outcome is ok or refused.
     plugin_reloads: Family<Outcome, Counter> = "plugin_reloads";
+    /// Counters that plugins keep.
+    plugin_counter: Family<PluginSeries, Counter> = "plugin_counter";
+    /// Gauges that plugins keep.
+    plugin_gauge: Family<PluginSeries, FloatGauge> = "plugin_gauge";
     /// The generation of plugins in force.
     plugin_generation: Gauge = "plugin_generation";
     /// Events in a stream since the start.

@@ -84,6 +84,8 @@ impl Default for Config {
 pub struct Origin {
     /// `system_identifier` of IDENTIFY_SYSTEM.
     pub system_identifier: String,
+    /// The server's timeline.
+    pub timeline: u32,
     /// The slot's name.
     pub slot: String,
     /// The database's name.

@@ -1,0 +1,156 @@
+//! The commands. Data goes to stdout, everything else to stderr; an error is printed with what to
+//! do about it, and the exit code says whose turn it is.
+
+mod check;
+mod demo;
+mod init;
+mod run;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::finding::{Finding, Severity};
+use crate::config::{Config, Loaded};
+
+/// PostgreSQL changes through WebAssembly plugins to WebSocket, SSE, webhooks and brokers.
+#[derive(Debug, Parser)]
+#[command(name = "walmill", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stream a database: production.
+    Run(run::Arguments),
+    /// Show it working: a throw-away PostgreSQL, sample tables, plugins, a writer and the server.
+    Demo(demo::Arguments),
+    /// Check a config without a database: keys, names, secrets, and that each plugin loads.
+    Check(check::Arguments),
+    /// Write a commented config to start from.
+    Init(init::Arguments),
+}
+
+/// Where the config is.
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// The config: a file, or a folder of `*.toml` files.
+    #[arg(short, long, value_name = "PATH", default_value = "walmill.toml", env = "WALMILL_CONFIG")]
+    config: PathBuf,
+    /// Sets one key over the file, as in `--set server.listen=127.0.0.1:4001`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArguments {
+    fn load(&self) -> Result<Loaded, Failure> {
+        Config::load(&self.config, &self.set).map_err(Failure::usage)
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A command that did not do what it was asked to.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    findings: Vec<Finding>,
+}
+
+impl Failure {
+    /// Failed at run time.
+    fn run_time(finding: Finding) -> Self {
+        Self { code: 1, findings: vec![finding] }
+    }
+
+    /// The command line or the config is wrong.
+    fn usage(findings: Vec<Finding>) -> Self {
+        Self { code: 2, findings }
+    }
+
+    /// Something around walmill is missing or taken: no database, a port in use.
+    fn environment(finding: Finding) -> Self {
+        Self { code: 3, findings: vec![finding] }
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    // The only failure is that a provider is installed already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print_findings(&failure.findings);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Findings for a person, on stderr.
+fn print_findings(findings: &[Finding]) {
+    let mut stderr = std::io::stderr().lock();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    for finding in findings {
+        let text = finding.to_string();
+        // Nobody is left to tell when stderr is closed.
+        let _ = match (colour, finding.severity) {
+            (false, _) => writeln!(stderr, "{text}"),
+            (true, severity) => {
+                let code = if severity == Severity::Error { 31 } else { 33 };
+                let (head, rest) = text.split_once(':').unwrap_or((&text, ""));
+                writeln!(stderr, "\x1b[1;{code}m{head}\x1b[0m:{rest}")
+            }
+        };
+    }
+}
+
+/// Log lines go to stderr; `WALMILL_LOG` chooses which, as in `walmill=debug`.
+fn start_log(format: Option<LogFormat>) {
+    let filter = EnvFilter::try_from_env("WALMILL_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,walmill=info"));
+    let terminal = std::io::stderr().is_terminal();
+    let default = if terminal { LogFormat::Text } else { LogFormat::Json };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
+    let started = match format.unwrap_or(default) {
+        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        // Only a log that is already there can be in the way.
+        tracing::debug!("the log was started before: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

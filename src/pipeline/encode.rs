@@ -1,0 +1,343 @@
+//! Rows written as CloudEvents in the JSON event format, once, straight from the bytes that
+//! PostgreSQL sent (CloudEvents 1.0.2, "JSON Event Format").
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
+use super::{json, tagged};
+use crate::model::event::EventsBuilder;
+use crate::model::{EventId, Op};
+
+/// Writes events. It keeps what is the same for every event, and its scratch space.
+#[derive(Debug)]
+pub struct Encoder {
+    /// `"specversion":…,"source":…` up to the type.
+    head: Vec<u8>,
+    key: Vec<u8>,
+    /// What differs from transaction to transaction: which one, and its text.
+    transaction: Option<u32>,
+    transaction_text: Vec<u8>,
+}
+
+impl Encoder {
+    /// Events of a source, `/<source name>/<system identifier>/<timeline>`.
+    #[must_use]
+    pub fn new(source: &str) -> Self {
+        let mut head = b"{\"specversion\":\"1.0\",\"source\":".to_vec();
+        json::string(&mut head, source.as_bytes());
+        Self { head, key: Vec::new(), transaction: None, transaction_text: Vec::new() }
+    }
+
+    /// Forgets the transaction it wrote last: another batch counts its own.
+    pub fn start_batch(&mut self) {
+        self.transaction = None;
+    }
+
+    /// Appends the row's event to its stream. `last`: nothing of its transaction follows there.
+    pub fn event(
+        &mut self,
+        out: &mut EventsBuilder,
+        batch: &Batch,
+        tables: &Tables,
+        row: &Row,
+        stream: &str,
+        last: bool,
+    ) {
+        let table = tables.get(row.table);
+        self.key.clear();
+        write_key(&mut self.key, batch, table, row);
+        self.write_transaction(batch, row.transaction);
+        let Self { head, key, transaction_text, .. } = self;
+        let offset = batch.offset(row);
+        out.push(
+            offset,
+            |out| out.extend_from_slice(key),
+            |out| {
+                out.extend_from_slice(head);
+                let _ = write_id(out, EventId(offset));
+                out.extend_from_slice(match row.op {
+                    Op::Message => b",\"type\":\"walmill.",
+                    _ => b",\"type\":\"walmill.row.",
+                });
+                out.extend_from_slice(row.op.name().as_bytes());
+                out.extend_from_slice(b"\",\"subject\":");
+                json::string(out, key);
+                out.extend_from_slice(transaction_text);
+                out.extend_from_slice(b",\"partitionkey\":");
+                json::string(out, key);
+                out.extend_from_slice(b",\"stream\":");
+                json::string(out, stream.as_bytes());
+                if last {
+                    out.extend_from_slice(b",\"txend\":true");
+                }
+                out.extend_from_slice(b",\"data\":");
+                write_data(out, batch, table, row);
+                out.push(b'}');
+            },
+        );
+    }
+
+    /// The row as it stands, for the dead letters: the same `data`, with no envelope.
+    #[must_use]
+    pub fn data(batch: &Batch, tables: &Tables, row: &Row) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_data(&mut out, batch, tables.get(row.table), row);
+        out
+    }
+
+    /// `,"time":…,"datacontenttype":…,"lsn":…,"xid":…`, written once for each transaction.
+    fn write_transaction(&mut self, batch: &Batch, index: u32) {
+        if self.transaction == Some(index) {
+            return;
+        }
+        self.transaction = Some(index);
+        let transaction = &batch.transactions[index as usize];
+        let out = &mut self.transaction_text;
+        out.clear();
+        out.extend_from_slice(b",\"time\":\"");
+        json::time(out, transaction.time);
+        out.extend_from_slice(b"\",\"datacontenttype\":\"application/json\",\"lsn\":\"");
+        json::lsn(out, transaction.commit);
+        out.extend_from_slice(b"\",\"xid\":\"");
+        json::integer(out, i64::from(transaction.xid));
+        out.push(b'"');
+    }
+}
+
+fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
+    use std::io::Write as _;
+    write!(out, ",\"id\":\"{id}\"")
+}
+
+/// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
+/// replaced a key column its value must not come out here, so the key is a digest of the old one:
+/// still the same for the same row, so order per key holds.
+fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
+    if row.op == Op::Message {
+        return out.extend_from_slice(b"message");
+    }
+    out.extend_from_slice(table.relation.schema.as_bytes());
+    out.push(b'.');
+    out.extend_from_slice(table.relation.table.as_bytes());
+    if row.hidden_key.is_some() {
+        return write_key_digest(out, batch, row.hidden_key);
+    }
+    let cells = batch.cells(row.new);
+    for &column in &table.key {
+        if let Some(&cell) = cells.get(column) {
+            out.push(b'/');
+            write_key_part(out, batch, table, column, cell);
+        }
+    }
+}
+
+fn write_key_digest(out: &mut Vec<u8>, batch: &Batch, key: Span) {
+    let mut digest = Sha256::new();
+    for &cell in batch.cells(key) {
+        // A length before each part, so that no two keys give the same bytes.
+        match batch.value(cell) {
+            Value::Text(bytes) | Value::Heap(_, bytes) => {
+                digest.update((bytes.len() as u64).to_be_bytes());
+                digest.update(bytes);
+            }
+            Value::Inline(tag, data) => {
+                digest.update([u8::MAX, tag]);
+                digest.update(data.to_be_bytes());
+            }
+        }
+    }
+    out.extend_from_slice(b"/~");
+    for byte in digest.finalize().iter().take(12) {
+        out.extend_from_slice(&format_hex(*byte));
+    }
+}
+
+fn format_hex(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
+
+/// One column of a key as text; `/`, `%` and control characters percent-encoded.
+fn write_key_part(out: &mut Vec<u8>, batch: &Batch, table: &Table, column: usize, cell: Cell) {
+    let mut scratch = Vec::new();
+    let text: &[u8] = match batch.value(cell) {
+        Value::Text(text) | Value::Heap(tagged::TEXT | tagged::NUMERIC, text) => text,
+        Value::Inline(..) | Value::Heap(..) => {
+            write_cell(&mut scratch, batch, table, column, cell);
+            scratch.strip_prefix(b"\"").and_then(|s| s.strip_suffix(b"\"")).unwrap_or(&scratch)
+        }
+    };
+    for &byte in text {
+        match byte {
+            b'/' | b'%' | 0..=31 | 127 => {
+                out.push(b'%');
+                out.extend_from_slice(&format_hex(byte));
+            }
+            byte => out.push(byte),
+        }
+    }
+}
+
+/// `{schema, table, op, key, record, old_record, unchanged}`
+fn write_data(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
+    if row.op == Op::Message {
+        return write_message(out, batch, row);
+    }
+    out.push(b'{');
+    out.extend_from_slice(&table.names);
+    out.extend_from_slice(b",\"op\":\"");
+    out.extend_from_slice(row.op.name().as_bytes());
+    out.extend_from_slice(b"\",\"key\":");
+    write_key_record(out, batch, table, row);
+    let (record, old) = match row.op {
+        Op::Delete => (Span::NONE, row.new),
+        Op::Truncate => (Span::NONE, Span::NONE),
+        _ => (row.new, row.old),
+    };
+    out.extend_from_slice(b",\"record\":");
+    write_record(out, batch, table, record);
+    out.extend_from_slice(b",\"old_record\":");
+    write_record(out, batch, table, old);
+    out.extend_from_slice(b",\"unchanged\":[");
+    let mut first = true;
+    for (column, cell) in batch.cells(record).iter().enumerate() {
+        if let (true, Some(label)) = (cell.is(tagged::UNCHANGED), table.labels.get(column)) {
+            comma(out, &mut first);
+            out.extend_from_slice(label.strip_suffix(b":").unwrap_or(label));
+        }
+    }
+    out.extend_from_slice(b"]}");
+}
+
+fn write_key_record(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
+    let cells = batch.cells(row.new);
+    if table.key.is_empty() || cells.is_empty() {
+        return out.extend_from_slice(b"null");
+    }
+    out.push(b'{');
+    let mut first = true;
+    for &column in &table.key {
+        if let Some(&cell) = cells.get(column) {
+            comma(out, &mut first);
+            out.extend_from_slice(&table.labels[column]);
+            write_cell(out, batch, table, column, cell);
+        }
+    }
+    out.push(b'}');
+}
+
+/// A row's columns; those that PostgreSQL did not send are left out, never shown as null.
+fn write_record(out: &mut Vec<u8>, batch: &Batch, table: &Table, span: Span) {
+    if !span.is_some() {
+        return out.extend_from_slice(b"null");
+    }
+    out.push(b'{');
+    let mut first = true;
+    for (column, &cell) in batch.cells(span).iter().enumerate().take(table.labels.len()) {
+        if cell.is(tagged::UNCHANGED) || cell.is(tagged::ABSENT) {
+            continue;
+        }
+        comma(out, &mut first);
+        out.extend_from_slice(&table.labels[column]);
+        write_cell(out, batch, table, column, cell);
+    }
+    out.push(b'}');
+}
+
+fn comma(out: &mut Vec<u8>, first: &mut bool) {
+    if !*first {
+        out.push(b',');
+    }
+    *first = false;
+}
+
+fn write_cell(out: &mut Vec<u8>, batch: &Batch, table: &Table, column: usize, cell: Cell) {
+    match batch.value(cell) {
+        Value::Text(text) => json::value(out, table.kind(column), text),
+        Value::Inline(tag, data) => write_inline(out, tag, data.cast_signed()),
+        Value::Heap(tag, bytes) => write_heap(out, tag, bytes),
+    }
+}
+
+fn write_inline(out: &mut Vec<u8>, tag: u8, data: i64) {
+    match (tag, data) {
+        (tagged::BOOLEAN, data) => {
+            out.extend_from_slice(if data == 0 { b"false" } else { b"true" });
+        }
+        (tagged::INTEGER, data) => json::integer(out, data),
+        (tagged::FLOAT, data) => write_float(out, f64::from_bits(data.cast_unsigned())),
+        (tagged::TIMESTAMP | tagged::DATE, i64::MAX) => out.extend_from_slice(b"\"infinity\""),
+        (tagged::TIMESTAMP | tagged::DATE, i64::MIN) => out.extend_from_slice(b"\"-infinity\""),
+        (tagged::TIMESTAMP, data) => quoted(out, |out| json::time(out, data)),
+        (tagged::DATE, data) => quoted(out, |out| json::date(out, data)),
+        (tagged::TIME, data) => quoted(out, |out| json::time_of_day(out, data)),
+        // NULL, and the markers where they stand for a value.
+        _ => out.extend_from_slice(b"null"),
+    }
+}
+
+fn write_float(out: &mut Vec<u8>, number: f64) {
+    use std::io::Write as _;
+    // Writing to a Vec does not fail.
+    let _ = match number {
+        _ if number.is_nan() => write!(out, "\"NaN\""),
+        f64::INFINITY => write!(out, "\"Infinity\""),
+        f64::NEG_INFINITY => write!(out, "\"-Infinity\""),
+        number => write!(out, "{number:?}"),
+    };
+}
+
+fn write_heap(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    match tag {
+        tagged::NUMERIC => json::number(out, bytes),
+        tagged::JSON | tagged::ARRAY => json::raw(out, bytes),
+        tagged::BYTEA => quoted(out, |out| {
+            out.extend_from_slice(b"\\\\x");
+            bytes.iter().for_each(|&byte| out.extend_from_slice(&format_hex(byte)));
+        }),
+        tagged::UUID => quoted(out, |out| {
+            for (at, &byte) in bytes.iter().enumerate() {
+                if matches!(at, 4 | 6 | 8 | 10) {
+                    out.push(b'-');
+                }
+                out.extend_from_slice(&format_hex(byte));
+            }
+        }),
+        _ => json::string(out, bytes),
+    }
+}
+
+fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    write(out);
+    out.push(b'"');
+}
+
+/// `{prefix, content}` of a logical message: JSON content as it is, other text as a string, and
+/// what is no text as `content_base64`.
+fn write_message(out: &mut Vec<u8>, batch: &Batch, row: &Row) {
+    let bytes = |at: usize| match batch.cells(row.new).get(at).map(|&cell| batch.value(cell)) {
+        Some(Value::Text(bytes) | Value::Heap(_, bytes)) => bytes,
+        _ => &[],
+    };
+    let (prefix, content) = (bytes(0), bytes(1));
+    out.extend_from_slice(b"{\"prefix\":");
+    json::string(out, prefix);
+    match std::str::from_utf8(content) {
+        Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
+            out.extend_from_slice(b",\"content\":");
+            json::raw(out, content);
+        }
+        Ok(_) => {
+            out.extend_from_slice(b",\"content\":");
+            json::string(out, content);
+        }
+        Err(_) => {
+            out.extend_from_slice(b",\"content_base64\":");
+            json::string(out, STANDARD.encode(content).as_bytes());
+        }
+    }
+    out.push(b'}');
+}

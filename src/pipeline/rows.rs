@@ -1,0 +1,334 @@
+//! A batch of changes on its way through a pipeline: rows whose cells point into shared buffers.
+//!
+//! A cell is 16 bytes and owns nothing. Values stay where they arrived, in the journal's blocks or
+//! in what a plugin handed back, until they are written as JSON.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{json, tagged};
+use crate::model::{Column, Kind, Lsn, Offset, Op, Relation};
+
+/// Changes between two cursors of a pipeline, and what plugins have made of them so far.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Journal blocks and plugins' heaps; cells point into them.
+    buffers: Vec<Bytes>,
+    /// Which buffer holds which shape's constants, by their address.
+    constants: Vec<(usize, u16)>,
+    cells: Vec<Cell>,
+    /// In commit order.
+    pub rows: Vec<Row>,
+    /// The transactions of the rows, in commit order.
+    pub transactions: Vec<Transaction>,
+    /// Everything up to and including this place is in this batch or one before it.
+    pub end: Offset,
+    /// Changes in it when it was read.
+    pub changes: u64,
+    /// Bytes of change messages in it.
+    pub bytes: usize,
+}
+
+/// The transaction that a row belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Transaction {
+    /// LSN of its commit record.
+    pub commit: Lsn,
+    /// Commit time, microseconds since 1970-01-01 UTC.
+    pub time: i64,
+    /// PostgreSQL's transaction id.
+    pub xid: u32,
+    /// Whether its last change is in this batch.
+    pub ends: bool,
+}
+
+/// One row of a change, as it came or as a plugin made it.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Index into [`Batch::transactions`].
+    pub transaction: u32,
+    /// Which change of the transaction.
+    pub ordinal: u32,
+    /// Which of the rows made from that change.
+    pub emit: u32,
+    /// What happened.
+    pub op: Op,
+    /// Index into the pipeline's [`Tables`].
+    pub table: u32,
+    /// The new row; the old one for a delete.
+    pub new: Span,
+    /// The old row, where there is one beside the new.
+    pub old: Span,
+    /// The key's cells, once a plugin has dropped or replaced one of its columns.
+    pub hidden_key: Span,
+    /// Index into the pipeline's streams.
+    pub stream: u32,
+}
+
+/// A run of cells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    /// No row at all.
+    pub const NONE: Self = Self { start: u32::MAX, len: 0 };
+
+    /// Whether there is a row.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Cell {
+    form: Form,
+    tag: u8,
+    buffer: u16,
+    len: u32,
+    data: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// PostgreSQL's text form of the column's kind; `data` is the offset in the buffer.
+    Text,
+    /// A tagged value without heap; `data` is its data.
+    Inline,
+    /// A tagged value; `data` is the offset in the buffer.
+    Heap,
+}
+
+/// A cell's value, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// PostgreSQL's text form.
+    Text(&'a [u8]),
+    /// A tagged value without heap (NULL, unchanged and absent are such).
+    Inline(u8, u64),
+    /// A tagged value's bytes.
+    Heap(u8, &'a [u8]),
+}
+
+impl Cell {
+    /// NULL.
+    pub const NULL: Self = Self::inline(tagged::NULL, 0);
+    /// A TOASTed value that PostgreSQL did not send.
+    pub const UNCHANGED: Self = Self::inline(tagged::UNCHANGED, 0);
+    /// A column of an old row outside the replica identity.
+    pub const ABSENT: Self = Self::inline(tagged::ABSENT, 0);
+
+    /// A tagged value without heap.
+    #[must_use]
+    pub const fn inline(tag: u8, data: u64) -> Self {
+        Self { form: Form::Inline, tag, buffer: 0, len: 0, data }
+    }
+
+    /// PostgreSQL's text form, at a place in a buffer.
+    #[must_use]
+    pub fn text(buffer: u16, offset: usize, len: usize) -> Self {
+        // A PostgreSQL value is at most 1 GiB.
+        Self { form: Form::Text, tag: 0, buffer, len: len as u32, data: offset as u64 }
+    }
+
+    /// A tagged value's bytes, at a place in a buffer.
+    #[must_use]
+    pub fn heap(tag: u8, buffer: u16, offset: usize, len: usize) -> Self {
+        Self { form: Form::Heap, tag, buffer, len: len as u32, data: offset as u64 }
+    }
+
+    /// Bytes of its value outside the cell.
+    #[must_use]
+    pub fn size(self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it is the marker or NULL with this tag.
+    #[must_use]
+    pub fn is(self, tag: u8) -> bool {
+        self.form == Form::Inline && self.tag == tag
+    }
+}
+
+impl Batch {
+    /// Nothing yet, behind this place.
+    #[must_use]
+    pub fn behind(cursor: Offset) -> Self {
+        Self { end: cursor, ..Self::default() }
+    }
+
+    /// Whether nothing more should be added: every index and bound still holds then.
+    #[must_use]
+    pub fn is_full(&self, max_rows: usize, max_bytes: usize) -> bool {
+        // Half of the buffers are left for what plugins hand back.
+        self.rows.len() >= max_rows
+            || self.bytes >= max_bytes
+            || self.buffers.len() >= usize::from(u16::MAX / 2)
+    }
+
+    /// Adds a buffer for cells to point into; `None` when there are too many.
+    pub fn add_buffer(&mut self, buffer: Bytes) -> Option<u16> {
+        let index = u16::try_from(self.buffers.len()).ok()?;
+        self.buffers.push(buffer);
+        Some(index)
+    }
+
+    /// The buffer of a shape's constants, added when it is first asked for.
+    pub fn constants(&mut self, bytes: &Bytes) -> Option<u16> {
+        let address = bytes.as_ptr().addr();
+        let known = self.constants.iter().find(|(known, _)| *known == address);
+        if let Some((_, buffer)) = known {
+            return Some(*buffer);
+        }
+        let buffer = self.add_buffer(bytes.clone())?;
+        self.constants.push((address, buffer));
+        Some(buffer)
+    }
+
+    /// Adds cells as a row's span.
+    pub fn add_cells(&mut self, cells: impl IntoIterator<Item = Cell>) -> Span {
+        let start = self.cells.len();
+        self.cells.extend(cells);
+        self.span_from(start)
+    }
+
+    /// How many cells there are.
+    #[must_use]
+    pub fn cell_count(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Adds one cell.
+    pub fn push_cell(&mut self, cell: Cell) {
+        self.cells.push(cell);
+    }
+
+    /// The cells added since there were `start`, as a row's span.
+    #[must_use]
+    pub fn span_from(&self, start: usize) -> Span {
+        // A batch is bounded in bytes, and each cell takes some in its message.
+        Span { start: start as u32, len: (self.cells.len() - start) as u32 }
+    }
+
+    /// A row's cells.
+    #[must_use]
+    pub fn cells(&self, span: Span) -> &[Cell] {
+        if span.is_some() {
+            &self.cells[span.start as usize..(span.start + span.len) as usize]
+        } else {
+            &[]
+        }
+    }
+
+    /// A row's cells, to be changed in place.
+    pub fn cells_mut(&mut self, span: Span) -> &mut [Cell] {
+        if span.is_some() {
+            &mut self.cells[span.start as usize..(span.start + span.len) as usize]
+        } else {
+            &mut []
+        }
+    }
+
+    /// A cell's value.
+    #[must_use]
+    pub fn value(&self, cell: Cell) -> Value<'_> {
+        let bytes = || {
+            let start = cell.data as usize;
+            &self.buffers[usize::from(cell.buffer)][start..start + cell.len as usize]
+        };
+        match cell.form {
+            Form::Text => Value::Text(bytes()),
+            Form::Inline => Value::Inline(cell.tag, cell.data),
+            Form::Heap => Value::Heap(cell.tag, bytes()),
+        }
+    }
+
+    /// The place of a row's event.
+    #[must_use]
+    pub fn offset(&self, row: &Row) -> Offset {
+        let commit = self.transactions[row.transaction as usize].commit;
+        Offset { commit, ordinal: row.ordinal, emit: row.emit }
+    }
+}
+
+/// A table as a pipeline sees it: PostgreSQL's, or the shape that a plugin gives its rows.
+#[derive(Debug)]
+pub struct Table {
+    /// The number under which plugins know it.
+    pub id: u32,
+    /// Name, columns and replica identity.
+    pub relation: Relation,
+    /// The columns of the key, by index.
+    pub key: Vec<usize>,
+    /// `"name":` of each column, ready to be copied into JSON.
+    pub labels: Vec<Vec<u8>>,
+    /// `"schema":"…","table":"…"`, ready likewise.
+    pub names: Vec<u8>,
+}
+
+impl Table {
+    /// A table of these columns.
+    #[must_use]
+    pub fn new(id: u32, relation: Relation) -> Self {
+        let key = (0..relation.columns.len()).filter(|&at| relation.columns[at].key).collect();
+        let label = |column: &Column| {
+            let mut label = Vec::with_capacity(column.name.len() + 3);
+            json::string(&mut label, column.name.as_bytes());
+            label.push(b':');
+            label
+        };
+        let labels = relation.columns.iter().map(label).collect();
+        let mut names = b"\"schema\":".to_vec();
+        json::string(&mut names, relation.schema.as_bytes());
+        names.extend_from_slice(b",\"table\":");
+        json::string(&mut names, relation.table.as_bytes());
+        Self { id, relation, key, labels, names }
+    }
+
+    /// The kind of a column; text for a cell beyond the columns.
+    #[must_use]
+    pub fn kind(&self, column: usize) -> Kind {
+        self.relation.columns.get(column).map_or(Kind::Text, |column| column.kind)
+    }
+}
+
+/// The tables that a pipeline has met, by index.
+#[derive(Debug, Default)]
+pub struct Tables {
+    tables: Vec<Arc<Table>>,
+    derived: u32,
+}
+
+/// Ids of derived tables start here; PostgreSQL's tables have their relation's id.
+const FIRST_DERIVED: u32 = 0x8000_0000;
+
+impl Tables {
+    /// Adds a table as PostgreSQL described it.
+    pub fn add(&mut self, id: u32, relation: Relation) -> u32 {
+        self.push(Table::new(id, relation))
+    }
+
+    /// Adds a table that a plugin's rows have from now on.
+    pub fn add_derived(&mut self, relation: Relation) -> u32 {
+        let id = FIRST_DERIVED.wrapping_add(self.derived);
+        self.derived = self.derived.wrapping_add(1);
+        self.push(Table::new(id, relation))
+    }
+
+    /// The table at an index that [`Tables::add`] gave.
+    #[must_use]
+    pub fn get(&self, index: u32) -> &Arc<Table> {
+        &self.tables[index as usize]
+    }
+
+    fn push(&mut self, table: Table) -> u32 {
+        self.tables.push(Arc::new(table));
+        // Far fewer tables than 2^32: each took a message to describe.
+        (self.tables.len() - 1) as u32
+    }
+}

@@ -1,0 +1,130 @@
+//! The rows that a plugin makes: where each column comes from, and the table that they then have.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::rows::{Batch, Cell, Row, Span, Table, Tables};
+use super::tagged;
+use crate::model::{Column, Relation, ReplicaIdentity};
+use crate::plugin::bindings;
+
+/// A plugin's shape for one table, ready for use. The host has checked every index in it.
+pub struct Shape {
+    /// Index of the table that rows of this shape have.
+    table: u32,
+    columns: Vec<From>,
+    /// Constants, one behind the other.
+    fixed: Bytes,
+    /// The key's columns in the input, when not all of them come through as they are.
+    hidden_key: Option<Vec<usize>>,
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Input(usize),
+    Computed,
+    /// A place in the constants.
+    Fixed(usize, usize),
+}
+
+impl Shape {
+    /// Reads a shape of rows of `input`, and adds the table that it makes.
+    #[must_use]
+    pub fn new(shape: &bindings::Shape, input: &Arc<Table>, tables: &mut Tables) -> Self {
+        let mut fixed = Vec::new();
+        let columns: Vec<From> = shape
+            .columns
+            .iter()
+            .map(|column| match &column.source {
+                bindings::Source::Input(index) => From::Input(*index as usize),
+                bindings::Source::Computed(_) => From::Computed,
+                bindings::Source::Fixed(text) => {
+                    let start = fixed.len();
+                    fixed.extend_from_slice(text.as_bytes());
+                    From::Fixed(start, text.len())
+                }
+            })
+            .collect();
+        let comes_through = |key: &usize| {
+            columns.iter().any(|column| matches!(column, From::Input(index) if index == key))
+        };
+        let hides = !input.key.iter().all(comes_through);
+        let table = tables.add_derived(derived(shape, &input.relation));
+        Self {
+            table,
+            columns,
+            fixed: fixed.into(),
+            hidden_key: hides.then(|| input.key.clone()),
+        }
+    }
+}
+
+fn derived(shape: &bindings::Shape, input: &Relation) -> Relation {
+    let columns = shape.columns.iter().map(|column| match &column.source {
+        bindings::Source::Input(index) => {
+            Column { name: column.name.clone(), ..input.columns[*index as usize].clone() }
+        }
+        bindings::Source::Computed(tag) => computed(&column.name, *tag),
+        bindings::Source::Fixed(_) => computed(&column.name, tagged::TEXT),
+    });
+    Relation {
+        oid: input.oid,
+        schema: input.schema.clone(),
+        table: shape.table.clone().unwrap_or_else(|| input.table.clone()),
+        identity: match input.identity {
+            // What a plugin computes is not computed again from the old row.
+            ReplicaIdentity::Full if has_computed(shape) => ReplicaIdentity::Default,
+            identity => identity,
+        },
+        columns: columns.collect(),
+    }
+}
+
+fn has_computed(shape: &bindings::Shape) -> bool {
+    shape.columns.iter().any(|column| matches!(column.source, bindings::Source::Computed(_)))
+}
+
+fn computed(name: &str, tag: u8) -> Column {
+    let (kind, type_name) = tagged::kind(tag);
+    let name = name.to_owned();
+    Column { name, type_oid: 0, type_mod: -1, type_name: type_name.into(), kind, key: false }
+}
+
+/// The row in its new shape; `computed` are its computed cells, in order.
+pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Row {
+    // A batch is closed long before its buffers run out, so there is room for the constants.
+    let fixed = batch.constants(&shape.fixed).unwrap_or_default();
+    let hidden_key = match &shape.hidden_key {
+        Some(key) if !row.hidden_key.is_some() => {
+            let cells: Vec<Cell> = key.iter().filter_map(|&at| cell(batch, row.new, at)).collect();
+            batch.add_cells(cells)
+        }
+        _ => row.hidden_key,
+    };
+    let new = reshape(batch, shape, row.new, fixed, computed);
+    let old = reshape(batch, shape, row.old, fixed, &[]);
+    Row { table: shape.table, new, old, hidden_key, ..row }
+}
+
+fn cell(batch: &Batch, span: Span, at: usize) -> Option<Cell> {
+    batch.cells(span).get(at).copied()
+}
+
+fn reshape(batch: &mut Batch, shape: &Shape, span: Span, fixed: u16, computed: &[Cell]) -> Span {
+    if batch.cells(span).is_empty() {
+        return span;
+    }
+    let mut computed = computed.iter();
+    let start = batch.cell_count();
+    for column in &shape.columns {
+        let made = match *column {
+            From::Input(index) => cell(batch, span, index).unwrap_or(Cell::ABSENT),
+            From::Computed => computed.next().copied().unwrap_or(Cell::ABSENT),
+            From::Fixed(start, len) => Cell::heap(tagged::TEXT, fixed, start, len),
+        };
+        batch.push_cell(made);
+    }
+    batch.span_from(start)
+}

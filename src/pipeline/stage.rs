@@ -1,0 +1,606 @@
+//! One plugin's place in a pipeline: it announces tables, fills batches, and turns answers back
+//! into rows.
+//!
+//! A call that fails is taken apart: the batch is halved on fresh instances until the event that
+//! causes it stands alone, so one bad event costs its neighbours nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
+use super::shape::{Shape, derive};
+use super::state::PluginState;
+use super::tagged;
+use crate::model::{Op, ReplicaIdentity};
+use crate::plugin::{CallError, Instance, Plugin, bindings};
+use crate::store::{StateWrite, Store};
+
+/// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
+const CALL_EVENTS: usize = 256;
+/// Bytes of values in one call at most, unless a single event has more.
+const CALL_BYTES: usize = 1 << 20;
+
+const PASS: u8 = 0;
+const DROP: u8 = 1;
+const EMIT: u8 = 2;
+const REJECT: u8 = 3;
+
+/// The plugin could not be started again after it failed, so nothing can be said about any event.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin `{plugin}` ({version}) does not start: {cause}")]
+pub struct StageError {
+    plugin: String,
+    version: String,
+    cause: CallError,
+}
+
+/// A row that did not get through, as it was before the plugin saw it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The row.
+    pub row: Row,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The version that failed.
+    pub version: String,
+    /// Why.
+    pub reason: String,
+    /// The plugin said so itself, by `reject`; otherwise it broke.
+    pub rejected: bool,
+}
+
+/// What a stage made of a batch, beside the rows.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Rows that it dropped.
+    pub dropped: u64,
+    /// Rows that did not get through.
+    pub failures: Vec<Failure>,
+}
+
+/// One plugin of a pipeline's chain, running.
+pub struct Stage {
+    plugin: Arc<Plugin>,
+    instance: Option<Instance>,
+    state: Arc<Mutex<PluginState>>,
+    /// By index of the table.
+    plans: Vec<Planned>,
+    input: bindings::Batch,
+}
+
+enum Planned {
+    /// Not announced to the instance in hand.
+    Unknown,
+    /// The plugin does not take this table; every event of it fails with this reason.
+    Refused(String),
+    Ready(Arc<Plan>),
+}
+
+/// A plugin's plan for one table, ready for use.
+struct Plan {
+    mode: bindings::Mode,
+    needs: Vec<u32>,
+    old: bool,
+    envelope: bool,
+    shapes: Vec<Shape>,
+    pass_shape: Option<usize>,
+}
+
+/// Interns a plugin's route as a stream of the pipeline, or says why it may not go there.
+pub trait Routes {
+    /// The index of the stream of that name.
+    ///
+    /// # Errors
+    /// The name is not one that the pipeline allows.
+    fn stream(&mut self, name: &str) -> Result<u32, String>;
+}
+
+impl Stage {
+    /// The plugin in its place; it is started by the first row.
+    #[must_use]
+    pub fn new(plugin: Arc<Plugin>, store: Store) -> Self {
+        let state = Arc::new(Mutex::new(PluginState::new(store, plugin.name())));
+        let input = empty();
+        Self { plugin, instance: None, state, plans: Vec::new(), input }
+    }
+
+    /// Which plugin this is.
+    #[must_use]
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// Runs the rows of a batch through the plugin, in order.
+    ///
+    /// # Errors
+    /// See [`StageError`]; what fails on single rows is in the report.
+    pub fn run(
+        &mut self,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        routes: &mut dyn Routes,
+    ) -> Result<Report, StageError> {
+        let rows = std::mem::take(&mut batch.rows);
+        let mut report = Report::default();
+        let mut next = 0;
+        while next < rows.len() {
+            let plan = match self.plan(rows[next], tables)? {
+                Ok(plan) => plan,
+                Err(reason) => {
+                    report.failures.push(self.failure(rows[next], reason, false));
+                    next += 1;
+                    continue;
+                }
+            };
+            match plan.mode {
+                bindings::Mode::Drop => report.dropped += 1,
+                bindings::Mode::Pass => {
+                    let row = pass(batch, &plan, rows[next]);
+                    batch.rows.push(row);
+                }
+                bindings::Mode::Call => {
+                    let end = self.call_end(batch, tables, &rows, next)?;
+                    self.call(batch, tables, routes, &rows[next..end], &mut report)?;
+                    next = end;
+                    continue;
+                }
+            }
+            next += 1;
+        }
+        Ok(report)
+    }
+
+    /// The keyed state that was written since the last time.
+    pub fn take_writes(&mut self) -> Vec<StateWrite> {
+        self.state().take_writes()
+    }
+
+    /// Throws away what was written, with the instance that may remember it.
+    pub fn discard(&mut self) {
+        self.state().discard_all();
+        self.drop_instance();
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, PluginState> {
+        // Nothing panics while holding it; were it so, the map is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drop_instance(&mut self) {
+        self.instance = None;
+        self.plans.clear();
+    }
+
+    fn failure(&self, row: Row, reason: String, rejected: bool) -> Failure {
+        Failure {
+            row,
+            plugin: self.plugin.name().to_owned(),
+            version: self.plugin.version().to_string(),
+            reason,
+            rejected,
+        }
+    }
+
+    /// How far one call reaches from `from`: rows to be called, within the bounds of a call.
+    fn call_end(
+        &mut self,
+        batch: &Batch,
+        tables: &mut Tables,
+        rows: &[Row],
+        from: usize,
+    ) -> Result<usize, StageError> {
+        let mut bytes = 0;
+        for (at, row) in rows.iter().enumerate().skip(from) {
+            let Ok(plan) = self.plan(*row, tables)? else { return Ok(at) };
+            let size = plan.size(batch, row);
+            let same_time =
+                !self.plugin.imports_clock() || row.transaction == rows[from].transaction;
+            let fits = at - from < CALL_EVENTS && bytes + size <= CALL_BYTES && same_time;
+            if at > from && !(fits && matches!(plan.mode, bindings::Mode::Call)) {
+                return Ok(at);
+            }
+            bytes += size;
+        }
+        Ok(rows.len())
+    }
+
+    /// One call for `rows`; where it fails, two for their halves.
+    fn call(
+        &mut self,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        routes: &mut dyn Routes,
+        rows: &[Row],
+        report: &mut Report,
+    ) -> Result<(), StageError> {
+        let reason = match self.try_call(batch, tables, rows)? {
+            Ok(outcome) => {
+                self.state().keep();
+                let answer = Answer { plugin: &self.plugin, rows, outcome };
+                answer.apply(batch, routes, &self.plans, report);
+                return Ok(());
+            }
+            Err(reason) => reason,
+        };
+        self.state().discard();
+        let (left, right) = rows.split_at(rows.len() / 2);
+        if left.is_empty() {
+            // Alone, and still failing. Once more, in case it was its instance and not the event.
+            match self.try_call(batch, tables, rows)? {
+                Ok(outcome) => {
+                    self.state().keep();
+                    let answer = Answer { plugin: &self.plugin, rows, outcome };
+                    answer.apply(batch, routes, &self.plans, report);
+                    return Ok(());
+                }
+                Err(_) => self.state().discard(),
+            }
+            report.failures.push(self.failure(rows[0], reason, false));
+            return Ok(());
+        }
+        self.call(batch, tables, routes, left, report)?;
+        self.call(batch, tables, routes, right, report)
+    }
+
+    /// The plugin's answer for `rows`, or why there is none.
+    fn try_call(
+        &mut self,
+        batch: &Batch,
+        tables: &mut Tables,
+        rows: &[Row],
+    ) -> Result<Result<bindings::Outcome, String>, StageError> {
+        let mut input = std::mem::replace(&mut self.input, empty());
+        clear(&mut input);
+        let mut envelope = false;
+        for row in rows {
+            match self.plan(*row, tables)? {
+                Ok(plan) => {
+                    envelope |= plan.envelope;
+                    plan.fill(&mut input, batch, tables, row);
+                }
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        if envelope {
+            fill_envelope(&mut input, batch, rows);
+        }
+        let now = batch.transactions[rows[0].transaction as usize].time;
+        let answer = self.instance()?.process(&input, now);
+        self.input = input;
+        Ok(answer.map_err(|error| {
+            if self.instance.as_ref().is_some_and(|instance| !instance.is_alive()) {
+                self.drop_instance();
+            }
+            error.to_string()
+        }))
+    }
+
+    fn instance(&mut self) -> Result<&mut Instance, StageError> {
+        let instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => {
+                let state: Arc<Mutex<PluginState>> = Arc::clone(&self.state);
+                self.plugin.instantiate(0, 1, false, state).map_err(|cause| StageError {
+                    plugin: self.plugin.name().to_owned(),
+                    version: self.plugin.version().to_string(),
+                    cause,
+                })?
+            }
+        };
+        Ok(self.instance.insert(instance))
+    }
+
+    /// The plan for a row's table, announced to the instance in hand; or why it has none.
+    fn plan(
+        &mut self,
+        row: Row,
+        tables: &mut Tables,
+    ) -> Result<Result<Arc<Plan>, String>, StageError> {
+        if row.op == Op::Message {
+            // A message is no row of any table, so there is nothing that a plugin could plan for.
+            return Ok(Ok(Arc::new(Plan::pass())));
+        }
+        let index = row.table as usize;
+        match self.plans.get(index) {
+            Some(Planned::Ready(plan)) => return Ok(Ok(Arc::clone(plan))),
+            Some(Planned::Refused(reason)) => return Ok(Err(reason.clone())),
+            Some(Planned::Unknown) | None => {}
+        }
+        let table = Arc::clone(tables.get(row.table));
+        let announced = self.instance()?.on_relation(&describe(&table));
+        if self.instance.as_ref().is_some_and(|instance| !instance.is_alive()) {
+            self.drop_instance();
+        }
+        let planned = match announced {
+            Ok(plan) => Planned::Ready(Arc::new(Plan::new(plan, &table, tables))),
+            Err(error) => Planned::Refused(format!("table {}: {error}", table.relation)),
+        };
+        if self.plans.len() <= index {
+            self.plans.resize_with(index + 1, || Planned::Unknown);
+        }
+        self.plans[index] = planned;
+        match &self.plans[index] {
+            Planned::Ready(plan) => Ok(Ok(Arc::clone(plan))),
+            Planned::Refused(reason) => Ok(Err(reason.clone())),
+            Planned::Unknown => Ok(Err("the table has no plan".into())),
+        }
+    }
+}
+
+impl Plan {
+    fn new(plan: bindings::Plan, table: &Arc<Table>, tables: &mut Tables) -> Self {
+        let shapes = plan.shapes.iter().map(|shape| Shape::new(shape, table, tables)).collect();
+        Self {
+            mode: plan.mode,
+            needs: plan.needs,
+            old: plan.old,
+            envelope: plan.envelope,
+            shapes,
+            pass_shape: plan.pass_shape.map(|shape| shape as usize),
+        }
+    }
+
+    fn pass() -> Self {
+        Self {
+            mode: bindings::Mode::Pass,
+            needs: Vec::new(),
+            old: false,
+            envelope: false,
+            shapes: Vec::new(),
+            pass_shape: None,
+        }
+    }
+
+    /// Bytes that a row takes in a call.
+    fn size(&self, batch: &Batch, row: &Row) -> usize {
+        let cells = batch.cells(row.new);
+        self.needs
+            .iter()
+            .filter_map(|&need| cells.get(need as usize))
+            .map(|cell| cell.size() + 9)
+            .sum()
+    }
+
+    fn fill(&self, input: &mut bindings::Batch, batch: &Batch, tables: &Tables, row: &Row) {
+        let table = tables.get(row.table);
+        input.count += 1;
+        input.ops.push(op_code(row.op));
+        input.relations.push(table.id);
+        self.fill_row(input, batch, table, row.new);
+        if self.old {
+            self.fill_row(input, batch, table, row.old);
+        }
+        input.starts.push(u32::try_from(input.tags.len()).unwrap_or(u32::MAX));
+    }
+
+    fn fill_row(&self, input: &mut bindings::Batch, batch: &Batch, table: &Table, span: Span) {
+        let cells = batch.cells(span);
+        if cells.is_empty() {
+            return;
+        }
+        for &need in &self.needs {
+            let cell = cells.get(need as usize).copied().unwrap_or(Cell::ABSENT);
+            let kind = table.kind(need as usize);
+            let (tag, data) = match batch.value(cell) {
+                Value::Text(text) => tagged::read(kind, text, &mut input.heap),
+                Value::Inline(tag, data) => (tag, data),
+                Value::Heap(tag, bytes) => {
+                    let start = input.heap.len();
+                    input.heap.extend_from_slice(bytes);
+                    (tag, tagged::place(start, bytes.len()))
+                }
+            };
+            input.tags.push(tag);
+            input.data.push(data);
+        }
+    }
+}
+
+/// A plugin's checked answer, and the rows it is about.
+struct Answer<'a> {
+    plugin: &'a Plugin,
+    rows: &'a [Row],
+    outcome: bindings::Outcome,
+}
+
+impl Answer<'_> {
+    fn apply(
+        mut self,
+        batch: &mut Batch,
+        routes: &mut dyn Routes,
+        plans: &[Planned],
+        report: &mut Report,
+    ) {
+        let plugin = self.plugin;
+        let fail = |row: Row, reason: String, rejected: bool| Failure {
+            row,
+            plugin: plugin.name().to_owned(),
+            version: plugin.version().to_string(),
+            reason,
+            rejected,
+        };
+        let names: Vec<Result<u32, String>> =
+            self.outcome.routes.iter().map(|name| routes.stream(name)).collect();
+        let heap = Bytes::from(std::mem::take(&mut self.outcome.heap));
+        let Some(heap) = batch.add_buffer(heap) else {
+            let reason = || "too many answers in one batch".to_owned();
+            report.failures.extend(self.rows.iter().map(|&row| fail(row, reason(), false)));
+            return;
+        };
+        let mut emitted = Emitted { outcome: &self.outcome, heap, next: 0 };
+        let mut reasons = self.outcome.reasons.iter();
+        for (event, &row) in self.rows.iter().enumerate() {
+            let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
+            let stream = route(&names, &self.outcome.event_routes, event, row.stream);
+            match (self.outcome.verdicts[event], stream) {
+                (DROP, _) => report.dropped += 1,
+                (PASS, Ok(stream)) => {
+                    let row = pass(batch, plan, Row { stream, ..row });
+                    batch.rows.push(row);
+                }
+                (EMIT, Ok(stream)) => {
+                    let row = Row { stream, ..row };
+                    if let Err(reason) = emitted.rows(batch, plan, event, row, &names) {
+                        report.failures.push(fail(row, reason, false));
+                    }
+                }
+                (REJECT, _) => {
+                    let reason = reasons.next().cloned().unwrap_or_default();
+                    report.failures.push(fail(row, reason, true));
+                }
+                (_, Err(reason)) => report.failures.push(fail(row, reason, false)),
+                (code, _) => {
+                    let reason = format!("verdict {code} is not one that walmill knows");
+                    report.failures.push(fail(row, reason, false));
+                }
+            }
+        }
+    }
+}
+
+/// Walks through the emitted rows, which are ordered by event.
+struct Emitted<'a> {
+    outcome: &'a bindings::Outcome,
+    heap: u16,
+    next: usize,
+}
+
+impl Emitted<'_> {
+    fn rows(
+        &mut self,
+        batch: &mut Batch,
+        plan: &Plan,
+        event: usize,
+        row: Row,
+        names: &[Result<u32, String>],
+    ) -> Result<(), String> {
+        let first = batch.rows.len();
+        let mut result = Ok(());
+        while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
+            let at = self.next;
+            self.next += 1;
+            match route(names, &self.outcome.row_routes, at, row.stream) {
+                Ok(stream) => {
+                    let shape = &plan.shapes[self.outcome.row_shapes[at] as usize];
+                    let cells = self.computed(at);
+                    let derived = derive(batch, shape, Row { stream, ..row }, &cells);
+                    batch.rows.push(derived);
+                }
+                Err(reason) => result = Err(reason),
+            }
+        }
+        if result.is_err() {
+            // A change is delivered whole or set aside whole.
+            batch.rows.truncate(first);
+        }
+        result
+    }
+
+    fn computed(&self, row: usize) -> Vec<Cell> {
+        let outcome = self.outcome;
+        let (Some(&start), Some(&end)) = (outcome.starts.get(row), outcome.starts.get(row + 1))
+        else {
+            return Vec::new();
+        };
+        (start as usize..end as usize)
+            .map(|at| {
+                let (tag, data) = (outcome.tags[at], outcome.data[at]);
+                if tagged::in_heap(tag) {
+                    let place = tagged::placed(data);
+                    Cell::heap(tag, self.heap, place.start, place.len())
+                } else {
+                    Cell::inline(tag, data)
+                }
+            })
+            .collect()
+    }
+}
+
+/// The stream for an event or a row: `own` unless the plugin chose another.
+fn route(
+    names: &[Result<u32, String>],
+    routes: &[u32],
+    at: usize,
+    own: u32,
+) -> Result<u32, String> {
+    match routes.get(at) {
+        None | Some(0) => Ok(own),
+        Some(&index) => names[index as usize - 1].clone(),
+    }
+}
+
+fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Row {
+    match plan.pass_shape {
+        Some(shape) => derive(batch, &plan.shapes[shape], row, &[]),
+        None => row,
+    }
+}
+
+fn op_code(op: Op) -> u8 {
+    match op {
+        Op::Insert => 0,
+        Op::Update => 1,
+        Op::Delete => 2,
+        Op::Truncate => 3,
+        Op::Message => 4,
+        Op::Snapshot => 5,
+    }
+}
+
+/// A batch of nothing, which takes no memory.
+fn empty() -> bindings::Batch {
+    bindings::Batch {
+        count: 0,
+        ops: Vec::new(),
+        relations: Vec::new(),
+        lsns: Vec::new(),
+        times: Vec::new(),
+        starts: Vec::new(),
+        tags: Vec::new(),
+        data: Vec::new(),
+        heap: Vec::new(),
+    }
+}
+
+fn clear(input: &mut bindings::Batch) {
+    input.count = 0;
+    input.ops.clear();
+    input.relations.clear();
+    input.lsns.clear();
+    input.times.clear();
+    input.starts.clear();
+    input.starts.push(0);
+    input.tags.clear();
+    input.data.clear();
+    input.heap.clear();
+}
+
+fn fill_envelope(input: &mut bindings::Batch, batch: &Batch, rows: &[Row]) {
+    for row in rows {
+        let transaction = &batch.transactions[row.transaction as usize];
+        input.lsns.push(transaction.commit.0);
+        input.times.push(transaction.time);
+    }
+}
+
+fn describe(table: &Table) -> bindings::Relation {
+    let relation = &table.relation;
+    bindings::Relation {
+        id: table.id,
+        schema: relation.schema.clone(),
+        table: relation.table.clone(),
+        columns: relation
+            .columns
+            .iter()
+            .map(|column| bindings::Column {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                type_name: column.type_name.clone(),
+                tag: tagged::of(column.kind),
+                key: column.key,
+            })
+            .collect(),
+        full_old_rows: relation.identity == ReplicaIdentity::Full,
+    }
+}

@@ -1,0 +1,248 @@
+//! A batch through the chain of plugins: rows in, events and dead letters out.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tracing::warn;
+
+use super::OnError;
+use super::encode::Encoder;
+use super::route::Streams;
+use super::rows::{Batch, Row, Tables};
+use super::stage::{Failure, Stage, StageError};
+use crate::model::EventId;
+use crate::model::event::EventsBuilder;
+use crate::plugin::Plugin;
+use crate::plugin::registry::Plugins;
+use crate::store::dead_letter::{By, DeadLetter};
+use crate::store::{Origin, Outcome, Store};
+
+/// Why a batch could not be finished. Nothing of it is committed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransformError {
+    /// A plugin does not start.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// An event failed, and the pipeline is to stop then.
+    #[error(
+        "event {event} failed in plugin `{plugin}` ({version}): {reason}; the pipeline has \
+         `on_error = \"stop\"` and goes on when another version of the plugin is in force"
+    )]
+    Stopped {
+        /// The event's id.
+        event: EventId,
+        /// The plugin.
+        plugin: String,
+        /// Its version.
+        version: String,
+        /// Why.
+        reason: String,
+    },
+    /// The config names a plugin that is not there; the config's check rules this out.
+    #[error("there is no plugin `{0}`")]
+    NoPlugin(String),
+}
+
+/// What a batch came to, for metrics and status.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    /// Events emitted.
+    pub emitted: u64,
+    /// Changes dropped by a plugin.
+    pub dropped: u64,
+    /// Changes set aside.
+    pub dead_letters: u64,
+}
+
+/// A pipeline's chain of plugins under one generation, and all that belongs to it.
+pub struct Transform {
+    store: Store,
+    pipeline: String,
+    plugins: Vec<String>,
+    on_error: OnError,
+    stages: Vec<Stage>,
+    tables: Tables,
+    streams: Streams,
+    encoder: Option<Encoder>,
+}
+
+impl Transform {
+    /// A chain without instances yet: [`Transform::refresh`] puts them in.
+    pub fn new(
+        store: Store,
+        pipeline: String,
+        plugins: Vec<String>,
+        on_error: OnError,
+        streams: Streams,
+    ) -> Self {
+        let (stages, tables, encoder) = (Vec::new(), Tables::default(), None);
+        Self { store, pipeline, plugins, on_error, stages, tables, streams, encoder }
+    }
+
+    /// Takes over a new generation, if it changes a plugin of this chain. The whole chain starts
+    /// anew then, so a batch is seen by one generation only. True when it did: tables that were
+    /// handed out are forgotten.
+    ///
+    /// # Errors
+    /// A plugin is not there.
+    pub fn refresh(&mut self, plugins: &Plugins) -> Result<bool, TransformError> {
+        let chain: Vec<Arc<Plugin>> = self
+            .plugins
+            .iter()
+            .map(|name| {
+                let plugin = plugins.by_name.get(name).cloned();
+                plugin.ok_or_else(|| TransformError::NoPlugin(name.clone()))
+            })
+            .collect::<Result<_, _>>()?;
+        let same = chain.len() == self.stages.len()
+            && chain.iter().zip(&self.stages).all(|(new, old)| Arc::ptr_eq(new, old.plugin()));
+        if same {
+            return Ok(false);
+        }
+        let store = &self.store;
+        self.stages = chain.into_iter().map(|plugin| Stage::new(plugin, store.clone())).collect();
+        self.tables = Tables::default();
+        Ok(true)
+    }
+
+    /// Whether the events' source is not known yet.
+    #[must_use]
+    pub fn needs_source(&self) -> bool {
+        self.encoder.is_none()
+    }
+
+    /// From here on events say that they come from there.
+    pub fn set_source(&mut self, origin: &Origin) {
+        let Origin { slot, system_identifier, timeline, .. } = origin;
+        self.encoder = Some(Encoder::new(&format!("/{slot}/{system_identifier}/{timeline}")));
+    }
+
+    /// Where the tables of the next batch go.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// Runs every change through the chain.
+    ///
+    /// # Errors
+    /// See [`TransformError`]; the caller goes back to its cursor.
+    pub fn apply(&mut self, mut batch: Batch) -> Result<(Outcome, Counts), TransformError> {
+        let mut outcome = Outcome {
+            pipeline: self.pipeline.clone(),
+            cursor: batch.end,
+            ..Outcome::default()
+        };
+        let mut counts = Counts::default();
+        if let Err(error) = self.run_stages(&mut batch, &mut outcome, &mut counts) {
+            self.stages.iter_mut().for_each(Stage::discard);
+            return Err(error);
+        }
+        for stage in &mut self.stages {
+            outcome.state.append(&mut stage.take_writes());
+        }
+        number_emits(&mut batch.rows);
+        counts.emitted = batch.rows.len() as u64;
+        counts.dead_letters = outcome.dead_letters.len() as u64;
+        self.encode(&batch, &mut outcome);
+        Ok((outcome, counts))
+    }
+
+    fn run_stages(
+        &mut self,
+        batch: &mut Batch,
+        outcome: &mut Outcome,
+        counts: &mut Counts,
+    ) -> Result<(), TransformError> {
+        for stage in &mut self.stages {
+            let report = stage.run(batch, &mut self.tables, &mut self.streams)?;
+            counts.dropped += report.dropped;
+            for failure in report.failures {
+                match self.on_error {
+                    OnError::Stop if !failure.rejected => return Err(stopped(batch, failure)),
+                    OnError::Skip if !failure.rejected => {
+                        let event = EventId(batch.offset(&failure.row));
+                        let Failure { plugin, version, reason, .. } = failure;
+                        warn!(pipeline = self.pipeline, %event, plugin, version, "skipped: {reason}");
+                        counts.dropped += 1;
+                    }
+                    _ => {
+                        let letter = dead_letter(&self.pipeline, batch, &self.tables, failure);
+                        outcome.dead_letters.push(letter);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, batch: &Batch, outcome: &mut Outcome) {
+        let encoder = self.encoder.get_or_insert_with(|| Encoder::new("/"));
+        encoder.start_batch();
+        let last = last_of_transactions(batch, self.streams.count());
+        let mut builders: Vec<EventsBuilder> = Vec::new();
+        builders.resize_with(self.streams.count(), EventsBuilder::default);
+        for (row, last) in batch.rows.iter().zip(last) {
+            let stream = Arc::clone(self.streams.name(row.stream));
+            let builder = &mut builders[row.stream as usize];
+            encoder.event(builder, batch, &self.tables, row, &stream, last);
+        }
+        for (index, builder) in builders.into_iter().enumerate() {
+            if !builder.is_empty() {
+                // As many as `Streams` counts, in 32 bits.
+                let name = self.streams.name(index as u32).to_string();
+                outcome.events.push((name, builder.finish()));
+            }
+        }
+    }
+}
+
+/// Rows made from one change are numbered from 0, whichever plugins made them.
+fn number_emits(rows: &mut [Row]) {
+    let mut change = None;
+    let mut next = 0;
+    for row in rows {
+        if change != Some((row.transaction, row.ordinal)) {
+            change = Some((row.transaction, row.ordinal));
+            next = 0;
+        }
+        row.emit = next;
+        next += 1;
+    }
+}
+
+/// For each row, whether it is the last of its transaction in its stream. Only known where the
+/// transaction ends in this batch.
+fn last_of_transactions(batch: &Batch, streams: usize) -> Vec<bool> {
+    let mut seen: Vec<Option<u32>> = vec![None; streams];
+    let mut last = vec![false; batch.rows.len()];
+    for (at, row) in batch.rows.iter().enumerate().rev() {
+        let ends = batch.transactions[row.transaction as usize].ends;
+        let seen = &mut seen[row.stream as usize];
+        last[at] = ends && *seen != Some(row.transaction);
+        *seen = Some(row.transaction);
+    }
+    last
+}
+
+fn stopped(batch: &Batch, failure: Failure) -> TransformError {
+    let event = EventId(batch.offset(&failure.row));
+    let Failure { plugin, version, reason, .. } = failure;
+    TransformError::Stopped { event, plugin, version, reason }
+}
+
+fn dead_letter(pipeline: &str, batch: &Batch, tables: &Tables, failure: Failure) -> DeadLetter {
+    let event = EventId(batch.offset(&failure.row));
+    let Failure { row, plugin, version, reason, .. } = failure;
+    warn!(pipeline, %event, plugin, version, "dead-lettered: {reason}");
+    let data = String::from_utf8(Encoder::data(batch, tables, &row)).unwrap_or_default();
+    // The encoder writes JSON; were it not so, the reason would still be kept.
+    let payload = RawValue::from_string(data).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    DeadLetter {
+        event: event.to_string(),
+        by: By::Plugin { pipeline: pipeline.into(), plugin, version },
+        reason,
+        time: crate::model::clock::now(),
+        attempts: 1,
+        payload,
+    }
+}

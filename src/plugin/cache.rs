@@ -1,0 +1,138 @@
+//! Compiled code on disk, by the hash of the file it was compiled from; and those files, so that a
+//! version can be put in force again after its file was replaced.
+//!
+//! A file of compiled code is its own SHA-256, then wasmtime's artifact. The artifact is machine
+//! code that will run outside the sandbox, so it is believed only if it is ours: in a folder that
+//! nobody else may write to, under a name that says which wasmtime with which settings made it,
+//! and whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+use tracing::{debug, warn};
+use wasmtime::component::Component;
+
+use super::Version;
+use super::bindings::WIT;
+
+const DIGEST: usize = 32;
+/// Files of each sort that are kept; the least recently used go first.
+const MOST_FILES: usize = 64;
+
+/// The folder.
+pub(super) struct Cache {
+    folder: PathBuf,
+    /// Part of each file's name: artifacts of another wasmtime, other settings or another world
+    /// are of no use.
+    kind: String,
+}
+
+impl Cache {
+    pub(super) fn open(folder: &Path, engine: &wasmtime::Engine) -> anyhow::Result<Self> {
+        let folder = folder.to_path_buf();
+        let what = || format!("plugin cache {}", folder.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(what)?;
+        let meta = fs::metadata(&folder).with_context(what)?;
+        ensure!(
+            meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0,
+            "{}: others may write to this folder, and what is in it is run; make it yours alone \
+             with `chown` and `chmod 700`, or remove it",
+            what()
+        );
+        let mut kind = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut kind);
+        (env!("CARGO_PKG_VERSION"), WIT).hash(&mut kind);
+        let kind = format!("{:016x}", kind.finish());
+        Ok(Self { folder, kind })
+    }
+
+    /// What was compiled from that version before, if it is there and whole.
+    pub(super) fn get(&self, engine: &wasmtime::Engine, version: &Version) -> Option<Component> {
+        let path = self.compiled(version);
+        let bytes = fs::read(&path).ok()?;
+        let (digest, artifact) = bytes.split_at_checked(DIGEST)?;
+        if Sha256::digest(artifact).as_slice() != digest {
+            warn!(path = %path.display(), "damaged compiled plugin; it is compiled anew");
+            return None;
+        }
+        // SAFETY: `deserialize` needs bytes that `Component::serialize` made and that nobody
+        // changed. These were written by `put`, whole by their digest, into a folder of ours that
+        // nobody else can write to (`open` has checked it); and they are in our memory, so they
+        // cannot change between the check and their use, as a mapped file could. wasmtime itself
+        // refuses artifacts of another version or other settings.
+        #[allow(unsafe_code, reason = "see above")]
+        let component = unsafe { Component::deserialize(engine, artifact) };
+        if let Ok(file) = File::open(&path) {
+            // Only the order of removal depends on it.
+            let _ = file.set_modified(SystemTime::now());
+        }
+        component
+            .inspect_err(|error| warn!(path = %path.display(), "compiled plugin: {error:#}"))
+            .ok()
+    }
+
+    /// Keeps compiled code. Without it, the next start takes longer; so a failure is only logged.
+    pub(super) fn put(&self, version: &Version, component: &Component) {
+        let written = component.serialize().map_err(io::Error::other).and_then(|artifact| {
+            let digest = Sha256::digest(&artifact);
+            self.write(&self.compiled(version), &[digest.as_slice(), &artifact])
+        });
+        if let Err(error) = written {
+            warn!(folder = %self.folder.display(), "keep compiled plugin: {error:#}");
+        }
+        self.prune("cwasm");
+    }
+
+    /// Keeps a file that a plugin was made from.
+    pub(super) fn keep(&self, version: &Version, bytes: &[u8]) {
+        let path = self.folder.join(format!("{}.wasm", version.hex()));
+        if path.exists() {
+            return;
+        }
+        if let Err(error) = self.write(&path, &[bytes]) {
+            warn!(folder = %self.folder.display(), "keep plugin's file: {error:#}");
+        }
+        self.prune("wasm");
+    }
+
+    fn compiled(&self, version: &Version) -> PathBuf {
+        self.folder.join(format!("{}-{}.cwasm", version.hex(), self.kind))
+    }
+
+    /// Writes a file that is there whole or not at all. It is not synced: what a power cut leaves
+    /// of it does not match its digest.
+    fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let written = parts.iter().try_for_each(|part| file.write_all(part));
+        written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+            // Nothing reads it.
+            let _ = fs::remove_file(&temporary);
+        })
+    }
+
+    fn prune(&self, extension: &str) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut files: Vec<(SystemTime, PathBuf)> = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        files.sort_unstable();
+        let surplus = files.len().saturating_sub(MOST_FILES);
+        for (_, path) in &files[..surplus] {
+            debug!(path = %path.display(), "least recently used");
+            // Another process may have been faster.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a file does not become a plugin, in words for the person who put it there.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::instance::CallError;
+use crate::model::quantity::ByteSize;
+
+/// Why a file does not become a plugin.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin} ({}): {reason}", path.display())]
+pub struct LoadError {
+    /// The plugin's name in the config.
+    pub plugin: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// What is wrong.
+    #[source]
+    pub reason: Reason,
+}
+
+/// What is wrong with a plugin's file.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// It cannot be read.
+    #[error("{error}; `plugins.{plugin}.path` must name a file that walmill can read")]
+    Unreadable {
+        /// The plugin's name.
+        plugin: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Larger than allowed.
+    #[error(
+        "{size} bytes, more than the limit of {limit}; \
+         make it smaller or raise `plugins.{plugin}.limits.file`"
+    )]
+    TooLarge {
+        /// Its size.
+        size: u64,
+        /// `limits.file`
+        limit: ByteSize,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// Something else than WebAssembly.
+    #[error("not a WebAssembly binary: {0}")]
+    NotWasm(&'static str),
+    /// WebAssembly that cannot be compiled.
+    #[error("damaged, cut short, or using a feature that walmill does not have: {0}")]
+    Damaged(String),
+    /// A core module that cannot be made a component.
+    #[error("core module cannot be made a component: {0}")]
+    Wrap(String),
+    /// It imports something else than what the world offers.
+    #[error(
+        "imports `{0}`, which walmill does not offer; \
+         it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+    )]
+    Import(String),
+    /// It uses something that the config does not grant.
+    #[error(
+        "uses `{what}`, which is not granted; if it may, set `plugins.{plugin}.allow.{what} = true`"
+    )]
+    NotGranted {
+        /// The interface's name.
+        what: String,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It says that it wants something which there is none of.
+    #[error("wants `{0}`, which walmill does not offer")]
+    Unknown(String),
+    /// It lacks exports.
+    #[error("does not export `{}`; a plugin is of the world `plugin` in wit/walmill.wit", .0.join("`, `"))]
+    Exports(Vec<String>),
+    /// Its imports or exports are not of the world's types.
+    #[error(
+        "does not fit the world `plugin` in wit/walmill.wit; build it against this version: {0}"
+    )]
+    Mismatch(String),
+    /// A first call went wrong.
+    #[error("`{call}` failed: {error}")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// How.
+        #[source]
+        error: CallError,
+    },
+    /// It does not take a relation that the version in force takes.
+    #[error("does not take {relation}, which the version in force takes: {error}")]
+    Relation {
+        /// The relation's schema and table.
+        relation: String,
+        /// Why.
+        #[source]
+        error: CallError,
+    },
+    /// The config has no plugin of that name.
+    #[error("the config has no `[plugins.{0}]`")]
+    NotConfigured(String),
+}
