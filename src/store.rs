@@ -29,7 +29,6 @@ mod wal;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use fjall::{Database, Keyspace, PersistMode};
@@ -37,7 +36,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
-use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId};
+use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
 use checkpoint::Checkpoints;
 use dead_letter::{DeadLetter, DeadLetters};
 use folder::Folder;
@@ -269,7 +268,7 @@ impl Store {
 
     /// Removes what is older, or more, than retention says. This also happens by itself.
     pub fn retain_now(&self) -> Result<(), StoreError> {
-        self.inner.retain(now())
+        self.inner.retain(clock::now())
     }
 
     /// Waits until everything written so far is on disk.
@@ -334,12 +333,6 @@ fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
     meta.insert(EPOCH, epoch.to_be_bytes())?;
     db.persist(PersistMode::SyncAll)?;
     Ok(Epoch(epoch))
-}
-
-/// Microseconds since 1970-01-01 UTC.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
