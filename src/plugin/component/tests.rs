@@ -62,25 +62,62 @@ fn a_component_and_a_core_module_load_alike() {
 #[test]
 fn missing_exports_are_named() {
     let module = |text: &str| wat::parse_str(text).unwrap();
-    check(&module("(module)"), expect![[r#""#]]);
+    check(
+        &module("(module)"),
+        expect![
+            "plugin guest (guest.wasm): does not export `walmill:plugin/lifecycle@0.1.0#describe`, `walmill:plugin/lifecycle@0.1.0#init`, `walmill:plugin/transform@0.1.0#on-relation`, `walmill:plugin/transform@0.1.0#process`; a plugin is of the world `plugin` in wit/walmill.wit"
+        ],
+    );
     check(
         &module(&PASS.text().replace("transform@0.1.0#process", "transform@0.1.0#prozess")),
-        expect![[r#""#]],
+        expect![
+            "plugin guest (guest.wasm): does not export `walmill:plugin/transform@0.1.0#process`; a plugin is of the world `plugin` in wit/walmill.wit"
+        ],
     );
-    check(&module("(component)"), expect![[r#""#]]);
-    check(&module(&PASS.text().replace("@0.1.0", "@0.2.0")), expect![[r#""#]]);
+    check(
+        &module("(component)"),
+        expect![
+            "plugin guest (guest.wasm): does not export `walmill:plugin/lifecycle@0.1.0`, `walmill:plugin/transform@0.1.0`; a plugin is of the world `plugin` in wit/walmill.wit"
+        ],
+    );
+    check(
+        &module(&PASS.text().replace("@0.1.0", "@0.2.0")),
+        expect![
+            "plugin guest (guest.wasm): does not export `walmill:plugin/lifecycle@0.1.0#describe`, `walmill:plugin/lifecycle@0.1.0#init`, `walmill:plugin/transform@0.1.0#on-relation`, `walmill:plugin/transform@0.1.0#process`; a plugin is of the world `plugin` in wit/walmill.wit"
+        ],
+    );
 }
 
 #[test]
 fn imports_that_nobody_offers_are_named() {
     let wasi = r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32)))"#;
-    check(&Guest { imports: wasi, ..PASS }.bytes(), expect![[r#""#]]);
+    check(
+        &Guest { imports: wasi, ..PASS }.bytes(),
+        expect![
+            "plugin guest (guest.wasm): imports `wasi_snapshot_preview1`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+        ],
+    );
     let component = r#"(component (import "wasi:filesystem/types@0.2.0" (instance)))"#;
-    check(&wat::parse_str(component).unwrap(), expect![[r#""#]]);
+    check(
+        &wat::parse_str(component).unwrap(),
+        expect![
+            "plugin guest (guest.wasm): imports `wasi:filesystem/types@0.2.0`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+        ],
+    );
     let kv = r#"(import "walmill:plugin/kv@0.1.0" "get" (func (param i32 i32 i32)))"#;
-    check(&Guest { imports: kv, ..PASS }.bytes(), expect![[r#""#]]);
+    check(
+        &Guest { imports: kv, ..PASS }.bytes(),
+        expect![
+            "plugin guest (guest.wasm): uses `kv`, which is not granted; if it may, set `plugins.guest.allow.kv = true`"
+        ],
+    );
     let http = r#"(import "walmill:plugin/http@0.1.0" "get" (func (param i32 i32 i32)))"#;
-    check(&Guest { imports: http, ..PASS }.bytes(), expect![[r#""#]]);
+    check(
+        &Guest { imports: http, ..PASS }.bytes(),
+        expect![
+            "plugin guest (guest.wasm): imports `walmill:plugin/http@0.1.0`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+        ],
+    );
 }
 
 #[test]
@@ -89,12 +126,22 @@ fn the_right_names_with_the_wrong_types_are_refused() {
         "transform@0.1.0#process\") (param i32) (result i32)",
         "transform@0.1.0#process\") (param i32 i32) (result i32)",
     );
-    check(&wat::parse_str(module).unwrap(), expect![[r#""#]]);
+    check(
+        &wat::parse_str(module).unwrap(),
+        expect![
+            "plugin guest (guest.wasm): core module cannot be made a component: failed to decode world from module: module was not valid: failed to classify export `walmill:plugin/transform@0.1.0#process`: failed to validate export for `walmill:plugin/transform@0.1.0`: type mismatch for function `process`: expected `[I32] -> [I32]` but found `[I32, I32] -> [I32]`"
+        ],
+    );
     let component = r#"(component
         (instance $nothing)
         (export "walmill:plugin/lifecycle@0.1.0" (instance $nothing))
         (export "walmill:plugin/transform@0.1.0" (instance $nothing)))"#;
-    check(&wat::parse_str(component).unwrap(), expect![[r#""#]]);
+    check(
+        &wat::parse_str(component).unwrap(),
+        expect![
+            "plugin guest (guest.wasm): does not fit the world `plugin` in wit/walmill.wit; build it against this version: instance export `walmill:plugin/lifecycle@0.1.0` does not have export `describe`"
+        ],
+    );
 }
 
 #[test]
@@ -102,7 +149,7 @@ fn a_file_that_is_too_large_is_refused_by_its_size() {
     let config = Config { limits: toml::from_str("file = \"1kB\"").unwrap(), ..config() };
     let engine = Engine::new(None).unwrap();
     let error = load(&engine, "guest", &config, &[0; 1_001]).err().unwrap();
-    expect![[r#""#]].assert_eq(&error.to_string());
+    expect!["plugin guest (guest.wasm): 1001 bytes, more than the limit of 1kB; make it smaller or raise `plugins.guest.limits.file`"].assert_eq(&error.to_string());
 }
 
 #[test]

@@ -68,10 +68,7 @@ fn a_bad_version_leaves_the_old_one_in_force_and_says_why() {
     assert_eq!(
         errors,
         [
-            Some(
-                "`init` failed: wasm trap: wasm `unreachable` instruction executed in \
-                 walmill:plugin/lifecycle@0.1.0#init"
-            ),
+            Some("`init` failed: wasm trap: wasm `unreachable` instruction executed in init"),
             Some("`init` failed: refuses its config: `columns[2]`: no such column"),
             Some("not a WebAssembly binary: something else"),
             None
