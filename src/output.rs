@@ -11,7 +11,18 @@ pub mod webhook;
 use std::future::Future;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::model::{EventId, EventRecord};
+
+/// `[[output.KIND]]`, a table per kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[[output.webhook]]`
+    #[serde(default)]
+    pub webhook: Vec<webhook::Config>,
+}
 
 /// A far side that takes events.
 pub trait Output: Send + Sync + 'static {

@@ -53,7 +53,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What every kind of output lets its user choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct Config {
     /// The output's name.
     pub name: String,
     /// The streams it delivers.
@@ -111,14 +111,14 @@ pub fn status(name: &str, output: &impl Output) -> OutputStatus {
 /// Only the store's: the far side's failures are retried, given up into dead letters, or shown in
 /// the status.
 pub async fn run<O: Output>(
+    config: Config,
     output: O,
-    settings: Settings,
     store: Store,
     metrics: Arc<Metrics>,
     status: watch::Sender<OutputStatus>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let mut delivery = Delivery::new(output, settings, store, metrics, status);
+    let mut delivery = Delivery::new(config, output, store, metrics, status);
     let end = delivery.deliver(&shutdown).await?;
     delivery.finish().await?;
     if let End::Gone = end {
@@ -133,8 +133,8 @@ enum End {
 }
 
 struct Delivery<O> {
+    config: Config,
     output: Arc<O>,
-    settings: Settings,
     store: Store,
     metrics: Arc<Metrics>,
     status: watch::Sender<OutputStatus>,
@@ -155,15 +155,15 @@ struct Attempt {
 
 impl<O: Output> Delivery<O> {
     fn new(
+        config: Config,
         output: O,
-        settings: Settings,
         store: Store,
         metrics: Arc<Metrics>,
         status: watch::Sender<OutputStatus>,
     ) -> Self {
         Self {
+            config,
             output: Arc::new(output),
-            settings,
             store,
             metrics,
             status,
@@ -204,9 +204,9 @@ impl<O: Output> Delivery<O> {
         for stream in self.store.streams() {
             let name = stream.name();
             if self.feeds.iter().all(|feed| feed.name() != name)
-                && self.settings.streams.iter().any(|glob| glob.matches(name))
+                && self.config.streams.iter().any(|glob| glob.matches(name))
             {
-                let feed = Feed::open(&self.store, &self.settings, stream, while_running).await?;
+                let feed = Feed::open(&self.store, &self.config, stream, while_running).await?;
                 self.feeds.push(feed);
             }
         }
@@ -231,7 +231,7 @@ impl<O: Output> Delivery<O> {
     async fn read(&mut self, index: usize) -> Result<(), StoreError> {
         let feed = &mut self.feeds[index];
         for (seq, event) in feed.read().await? {
-            let lane = match self.settings.ordering {
+            let lane = match self.config.ordering {
                 Ordering::Key => self.lanes.id((index, &event.key)),
                 Ordering::Strict => self.lanes.id(index),
                 Ordering::None => self.lanes.id((index, event.offset)),
@@ -269,7 +269,7 @@ impl<O: Output> Delivery<O> {
     }
 
     fn may_start(&self) -> bool {
-        let limit = if self.gate.is_probing() { 1 } else { self.settings.concurrency.get() };
+        let limit = if self.gate.is_probing() { 1 } else { self.config.concurrency.get() };
         self.sending.len() < limit
     }
 
@@ -286,11 +286,10 @@ impl<O: Output> Delivery<O> {
 
     async fn save(&mut self) -> Result<(), StoreError> {
         for feed in &mut self.feeds {
-            let letters = feed.save(&self.store, &self.settings.name).await?;
-            self.metrics.dead_letters.inc_by(letters as u64);
+            feed.save(&self.store, &self.config.name).await?;
         }
         let lag = self.feeds.iter().map(Feed::lag).max().unwrap_or(0);
-        let name = Name { name: self.settings.name.clone() };
+        let name = Name { name: self.config.name.clone() };
         self.metrics.output_lag.get_or_create(&name).set(i64::try_from(lag).unwrap_or(i64::MAX));
         Ok(())
     }

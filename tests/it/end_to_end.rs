@@ -10,7 +10,7 @@ use serde_json::Value;
 use walmill::cluster::Stop;
 
 use crate::support::clients::{self, Receiver, Received};
-use crate::support::walmill::{PATIENCE, Walmill};
+use crate::support::process::{PATIENCE, Walmill};
 use crate::support::workload::{self, Expected, STREAMS, Workload, ended, reduce};
 use crate::support::{cluster, connect, execute};
 

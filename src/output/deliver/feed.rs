@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::window::Window;
-use super::{Settings, StartFrom};
+use super::{Config, StartFrom};
 use crate::model::event::Events;
 use crate::model::{EventRecord, Lsn, Offset};
 use crate::store::stream::{Read, Stream};
@@ -26,17 +26,17 @@ pub struct Feed {
 
 impl Feed {
     /// Goes on at the output's checkpoint. An output that never delivered this stream begins where
-    /// its settings say; a stream that came up while it runs is delivered whole.
+    /// its config says; a stream that came up while it runs is delivered whole.
     pub async fn open(
         store: &Store,
-        settings: &Settings,
+        config: &Config,
         stream: Arc<Stream>,
         while_running: bool,
     ) -> Result<Self, StoreError> {
         let mut head = stream.head();
         let newest = *head.borrow_and_update();
-        let (store, output) = (store.clone(), settings.name.clone());
-        let latest = settings.from == StartFrom::Latest && !while_running;
+        let (store, output) = (store.clone(), config.name.clone());
+        let latest = config.from == StartFrom::Latest && !while_running;
         let name = stream.name().to_owned();
         let checkpoint = blocking(move || match (store.checkpoint(&output, &name)?, latest) {
             (Some(checkpoint), _) => Ok(checkpoint),
@@ -93,14 +93,12 @@ impl Feed {
     }
 
     /// Saves the checkpoint, if it can move, together with the dead letters of what was given up.
-    /// Returns how many those were.
-    pub async fn save(&mut self, store: &Store, output: &str) -> Result<usize, StoreError> {
-        let Some((offset, letters)) = self.window.advance() else { return Ok(0) };
-        let count = letters.len();
+    pub async fn save(&mut self, store: &Store, output: &str) -> Result<(), StoreError> {
+        let Some((offset, letters)) = self.window.advance() else { return Ok(()) };
         let (store, output, name) = (store.clone(), output.to_owned(), self.name().to_owned());
         blocking(move || store.save_checkpoint(&output, &name, offset, letters)).await?;
         self.checkpoint = offset;
-        Ok(count)
+        Ok(())
     }
 
     fn take(&mut self, run: &Events) -> Result<Vec<(u64, EventRecord)>, StoreError> {

@@ -23,7 +23,7 @@ impl<O: Output> Delivery<O> {
                 Err(_cancelled) => return Ok(()),
             },
         };
-        let name = Name { name: self.settings.name.clone() };
+        let name = Name { name: self.config.name.clone() };
         self.metrics.output_attempt.get_or_create(&name).observe(took.as_secs_f64());
         match result {
             Ok(()) => {
@@ -56,7 +56,7 @@ impl<O: Output> Delivery<O> {
         match error {
             DeliverError::Gone(cause) => {
                 self.show(&cause);
-                let output = &self.settings.name;
+                let output = &self.config.name;
                 tracing::error!(output, "stopped, its checkpoint stays: {cause:#}");
                 return Err(End::Gone);
             }
@@ -66,7 +66,7 @@ impl<O: Output> Delivery<O> {
             }
             DeliverError::Unavailable { cause, answer, retry_after } => {
                 self.show(&cause);
-                let retry = &self.settings.retry;
+                let retry = &self.config.retry;
                 self.gate.failed(lane, retry_after, retry, now);
                 if retry.is_over(attempts, failure.since_first_try) {
                     self.give_up(lane, attempts, &cause, &answer);
@@ -80,7 +80,7 @@ impl<O: Output> Delivery<O> {
     }
 
     fn try_again(&mut self, lane: LaneId, attempts: u32, wait: Duration, cause: &anyhow::Error) {
-        let output = &self.settings.name;
+        let output = &self.config.name;
         // The first failure of an event is news; the status shows the later ones.
         if attempts == 1 {
             tracing::warn!(output, ?wait, "not delivered, trying again: {cause:#}");
@@ -97,7 +97,7 @@ impl<O: Output> Delivery<O> {
     /// over it.
     fn give_up(&mut self, lane: LaneId, attempts: u32, cause: &anyhow::Error, answer: &str) {
         let Some((place, event)) = self.lanes.finish(lane) else { return };
-        let (feed, output) = (&mut self.feeds[place.feed], &self.settings.name);
+        let (feed, output) = (&mut self.feeds[place.feed], &self.config.name);
         let id = EventId(event.offset);
         tracing::warn!(output, event = %id, attempts, "dead-lettered: {cause:#}");
         let letter = DeadLetter {
@@ -121,7 +121,7 @@ impl<O: Output> Delivery<O> {
     }
 
     fn count(&self, outcome: &'static str) {
-        let name = self.settings.name.clone();
+        let name = self.config.name.clone();
         self.metrics.output_deliveries.get_or_create(&Outcome { name, outcome }).inc();
     }
 }

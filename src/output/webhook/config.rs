@@ -12,7 +12,7 @@ use super::SigningKey;
 use super::guard;
 use crate::model::pattern::Glob;
 use crate::model::{Period, Secret};
-use crate::output::deliver::{Ordering, Retry, Settings, StartFrom};
+use crate::output::deliver::{self, Ordering, Retry, StartFrom};
 
 /// One `[[output.webhook]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -46,8 +46,8 @@ pub struct Config {
 impl Config {
     /// What [`crate::output::deliver::run`] needs to know.
     #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn deliver(&self) -> deliver::Config {
+        deliver::Config {
             name: self.name.clone(),
             streams: self.streams.clone(),
             concurrency: self.concurrency,

@@ -28,7 +28,7 @@ config = { where = "status <> 'draft'" }
 
 [plugins.tidy]
 path = "PLUGINS/reshape.wasm"
-config = { rename = { total = "amount" }, drop = ["note"], mask = { email = "redact" } }
+config = { rename = { total = "amount" }, drop = ["note"], mask = { email = "email" } }
 
 [plugins.by-region]
 path = "PLUGINS/route.wasm"
@@ -101,7 +101,7 @@ impl Workload {
             if self.random.random_bool(0.3) {
                 let before = open.clone();
                 sql.push_str("SAVEPOINT s;");
-                self.changes(&mut open, &mut sql);
+                self.change(&mut open, &mut sql);
                 if self.random.random_bool(0.5) {
                     sql.push_str("ROLLBACK TO s;");
                     open = before;
@@ -109,7 +109,7 @@ impl Workload {
                     sql.push_str("RELEASE s;");
                 }
             } else {
-                self.changes(&mut open, &mut sql);
+                self.change(&mut open, &mut sql);
             }
         }
         if self.random.random_bool(0.125) {
@@ -146,7 +146,7 @@ impl Workload {
         }
     }
 
-    fn changes(&mut self, open: &mut Open, sql: &mut String) {
+    fn change(&mut self, open: &mut Open, sql: &mut String) {
         for _ in 0..self.random.random_range(1..=5) {
             self.changes += 1;
             let ids: Vec<i64> = open.rows.keys().copied().collect();
@@ -226,8 +226,7 @@ fn event(open: &mut Open, op: &str, id: i64, order: &Order) {
     if order.status == "draft" {
         return;
     }
-    // A value that is masked is computed from the new row; the old one leaves it out.
-    let email = order.email.as_ref().map(|_| "***");
+    let email = order.email.as_ref().map(|_| "u***@example.com");
     let total: Value = serde_json::from_str(&decimal(order.cents)).expect("a number");
     let mut row = json!({"id": id, "region": order.region, "status": order.status, "amount": total});
     row["email"] = json!(email);
