@@ -3,6 +3,7 @@
 mod bad_input;
 mod console;
 mod end_to_end;
+mod plugins;
 mod pull;
 mod sse;
 mod support;
