@@ -8,5 +8,6 @@ pub mod pgoutput;
 pub mod pipeline;
 pub mod plugin;
 pub mod server;
+pub mod source;
 pub mod store;
 pub mod task;

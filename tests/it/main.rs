@@ -1,8 +1,10 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
+mod bad_input;
 mod console;
 mod end_to_end;
 mod pull;
 mod sse;
 mod support;
+mod swap;
 mod websocket;
