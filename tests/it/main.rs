@@ -1,0 +1,5 @@
+//! Tests of walmill from outside, in one binary.
+
+mod layers;
+mod tidy;
+mod webhook;
