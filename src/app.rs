@@ -17,13 +17,16 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
+use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
 use crate::output::{self, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
 use crate::plugin::registry::Registry;
-use crate::plugin::{Engine, watch as plugin_watch};
+use crate::plugin::Engine;
+use crate::plugin::watch::Watch;
 use crate::server;
 use crate::source::Source;
+use crate::store::retention::Reader;
 use crate::store::{OpenError, Store};
 use crate::task::Tasks;
 
@@ -92,8 +95,8 @@ pub async fn run(
 ) -> Result<(), AppError> {
     let metrics = Arc::new(Metrics::new());
     let listener = server::bind(&config.server).await.map_err(|error| {
-        let finding = Finding::error("listen", "server.listen", error.to_string());
-        AppError::Environment(finding.suggest(error.remedy()))
+        let message = format!("{:#}", anyhow::Error::from(error));
+        AppError::Environment(Finding::error("listen", "server.listen", message))
     })?;
     let address = listener.local_addr().context("read the address that it listens on")?;
     let store = Store::open(&config.store, Arc::clone(&metrics)).map_err(store_failure)?;
@@ -147,10 +150,11 @@ impl Parts {
         listener: tokio::net::TcpListener,
     ) -> Result<(Tasks, watch::Receiver<SourceStatus>), AppError> {
         let mut tasks = Tasks::new(self.shutdown.clone());
+        self.declare_readers();
         let journal = self.store.start_journal().context("start the journal")?;
         let drain = CancellationToken::new();
         let pipelines = self.start_pipelines(&mut tasks, &drain)?;
-        let outputs = self.start_outputs(&mut tasks);
+        let outputs = self.start_outputs(&mut tasks)?;
         let source = Source::start(
             self.config.source.clone(),
             self.store.clone(),
@@ -172,10 +176,10 @@ impl Parts {
         });
         tasks.spawn("start", first_connection(
             status.clone(),
-            self.config.source.start_timeout.into(),
+            self.config.source.start_timeout.duration(),
             self.shutdown.clone(),
         ));
-        self.start_watcher(&mut tasks)?;
+        self.start_watch(&mut tasks)?;
         let state = server::State {
             store: self.store,
             metrics: self.metrics,
@@ -184,8 +188,25 @@ impl Parts {
             pipelines,
             outputs,
         };
-        tasks.spawn("server", server::serve(listener, self.config.server, state, self.shutdown));
+        let served = server::serve(listener, self.config.server, state, self.shutdown);
+        tasks.spawn("server", async move {
+            served.await;
+            anyhow::Ok(())
+        });
         Ok((tasks, status))
+    }
+
+    /// What these have not read yet is kept, as the store's config says.
+    fn declare_readers(&self) {
+        let pipelines = self.config.pipelines.iter();
+        let mut readers: Vec<Reader> =
+            pipelines.map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
+        for webhook in &self.config.outputs.webhook {
+            readers.extend(webhook.streams.iter().filter_map(Glob::literal).map(|stream| {
+                Reader::Output { output: webhook.name.clone(), stream: stream.to_owned() }
+            }));
+        }
+        self.store.declare_readers(readers);
     }
 
     fn start_pipelines(
@@ -234,10 +255,13 @@ impl Parts {
         abort
     }
 
-    fn start_outputs(&self, tasks: &mut Tasks) -> Vec<watch::Receiver<OutputStatus>> {
+    fn start_outputs(
+        &self,
+        tasks: &mut Tasks,
+    ) -> Result<Vec<watch::Receiver<OutputStatus>>, AppError> {
         let mut statuses = Vec::new();
         for config in &self.config.outputs.webhook {
-            let output = output::webhook::Webhook::new(config);
+            let output = output::webhook::Webhook::new(config)?;
             let (sender, status) = watch::channel(deliver::status(&config.name, &output));
             statuses.push(status);
             tasks.spawn(
@@ -252,12 +276,18 @@ impl Parts {
                 ),
             );
         }
-        statuses
+        Ok(statuses)
     }
 
-    fn start_watcher(&self, tasks: &mut Tasks) -> Result<(), AppError> {
-        let (registry, shutdown) = (self.registry.clone(), self.shutdown.clone());
-        tasks.spawn("plugin watcher", plugin_watch::run(registry, shutdown));
+    /// Saved plugins are swapped in while it runs.
+    fn start_watch(&self, tasks: &mut Tasks) -> Result<(), AppError> {
+        let watch = Watch::start(self.registry.clone())?;
+        let shutdown = self.shutdown.clone();
+        tasks.spawn("plugin watch", async move {
+            shutdown.cancelled().await;
+            // It waits for a plugin that is being compiled.
+            tokio::task::spawn_blocking(move || drop(watch)).await
+        });
         Ok(())
     }
 }

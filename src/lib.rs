@@ -7,5 +7,7 @@ pub mod output;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod plugin;
+pub mod server;
+pub mod source;
 pub mod store;
 pub mod task;

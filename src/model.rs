@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod finding;
 pub mod lsn;
 pub mod offset;
 pub mod pattern;
@@ -14,6 +15,7 @@ pub mod secret;
 pub mod status;
 
 pub use event::{EventRecord, EventsBuilder, Op};
+pub use finding::{Finding, Severity};
 pub use lsn::Lsn;
 pub use offset::{Cursor, CursorError, Epoch, EventId, Offset};
 pub use quantity::{ByteSize, Period, QuantityError};

@@ -28,7 +28,7 @@ pub mod watch;
 mod wrap;
 
 #[cfg(test)]
-mod guests;
+pub(crate) mod guests;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -19,6 +19,10 @@ pub mod stream;
 mod streams;
 mod sync;
 mod tail;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::path::PathBuf;

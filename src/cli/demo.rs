@@ -81,7 +81,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn start_cluster() -> Result<Cluster, Failure> {
     eprintln!("Starting a throw-away PostgreSQL …");
-    Cluster::start(Options::default()).map_err(|error| {
+    Cluster::start(&Options::default()).map_err(|error| {
         let finding = Finding::error("postgres", "", format!("{:#}", anyhow::Error::from(error)));
         Failure::environment(finding)
     })

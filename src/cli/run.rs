@@ -30,7 +30,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     print_findings(&loaded.warnings);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::run_time(Finding::error("runtime", "", error.to_string())))?;
-    let grace: Duration = arguments.drain.into();
+    let grace: Duration = arguments.drain.duration();
     let outcome = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         cancel_on_signal(&shutdown);

@@ -294,9 +294,8 @@ impl Log {
     /// The first entry that may be cut at and that `keep` says to keep; it must say so of every
     /// entry behind one of which it does. The newest is found if there is no other.
     fn find(&self, keep: impl Fn(&Header) -> bool) -> Result<Option<Entry>, StoreError> {
-        let (Some(newest), Some(first)) = (self.ends().newest, self.first()?) else {
-            return Ok(None);
-        };
+        let newest = self.ends().newest;
+        let (Some(newest), Some(first)) = (newest, self.first()?) else { return Ok(None) };
         if keep(&first.header) {
             return Ok(Some(first));
         }
@@ -356,5 +355,17 @@ impl Log {
         let found = self.find(&keep)?.filter(|entry| keep(&entry.header));
         let end = self.ends().end;
         Ok(found.map_or(0, |entry| end.saturating_sub(entry.header.start)))
+    }
+
+    /// Writes what is in memory to files.
+    #[cfg(test)]
+    pub(super) fn write_out(&self) -> Result<(), StoreError> {
+        Ok(self.entries.rotate_memtable_and_wait()?)
+    }
+
+    /// Bytes of its files.
+    #[cfg(test)]
+    pub(super) fn on_disk(&self) -> u64 {
+        self.entries.disk_space()
     }
 }

@@ -1,5 +1,13 @@
-//! Tests of walmill from outside, in one binary.
+//! Everything that needs more than one module, and the world outside: one binary.
 
+mod bad_input;
+mod console;
+mod end_to_end;
 mod layers;
+mod pull;
+mod sse;
+mod support;
+mod swap;
 mod tidy;
 mod webhook;
+mod websocket;

@@ -1,7 +1,10 @@
 //! What the tests share: a database, a walmill process that can be killed, and clients.
 
+pub mod browser;
 pub mod clients;
-pub mod walmill;
+pub mod process;
+pub mod serving;
+pub mod workload;
 
 use tokio_postgres::{Client, NoTls};
 use walmill::cluster::{Cluster, Options};
@@ -22,4 +25,15 @@ pub async fn connect(cluster: &Cluster) -> Client {
 /// Runs SQL that has to succeed.
 pub async fn execute(client: &Client, sql: &str) {
     client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+}
+
+/// Waits until this is true.
+pub async fn until(what: &str, fact: impl Fn() -> bool) {
+    let waiting = async {
+        while !fact() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(process::PATIENCE, waiting).await;
+    assert!(waited.is_ok(), "it never came to this: {what}");
 }

@@ -1,7 +1,7 @@
 //! Binds a condition to a table: names become indexes, literals take the form of the column's
 //! values, and what cannot be compared is told at once.
 
-use walmill_plugin::{Column, Relation, tag};
+use walmill_plugin::{Column, Needs, Relation, tag, text};
 
 use crate::condition::{Condition, Value};
 use crate::parser::{Accept, Expr, Literal, Operand};
@@ -14,19 +14,17 @@ const TEXT_TYPES: [u32; 5] = [COMPUTED, 25, 1043, BPCHAR, 19];
 const COMPUTED: u32 = 0;
 /// `char(n)`, whose values are padded with blanks that mean nothing.
 const BPCHAR: u32 = 1042;
-/// `timestamp`, the one without a time zone.
-const TIMESTAMP: u32 = 1114;
 
 /// The condition, and the columns that its indexes stand for.
-pub fn bind(expr: &Expr, relation: &Relation) -> Result<(Condition, Vec<u32>), String> {
-    let mut binder = Binder { relation, needs: Vec::new() };
+pub fn bind(expr: &Expr, relation: &Relation) -> Result<(Condition, Needs), String> {
+    let mut binder = Binder { relation, needs: Needs::default() };
     let condition = binder.condition(expr)?;
     Ok((condition, binder.needs))
 }
 
 struct Binder<'a> {
     relation: &'a Relation,
-    needs: Vec<u32>,
+    needs: Needs,
 }
 
 impl<'a> Binder<'a> {
@@ -99,11 +97,7 @@ impl<'a> Binder<'a> {
 
     fn column(&mut self, name: &str) -> Result<(usize, &'a Column), String> {
         let index = self.relation.require(name)?;
-        let place = self.needs.iter().position(|&need| need == index).unwrap_or_else(|| {
-            self.needs.push(index);
-            self.needs.len() - 1
-        });
-        Ok((place, self.relation.column(index)))
+        Ok((self.needs.add(index), self.relation.column(index)))
     }
 
     fn comparable(&self, left: &Column, right: &Column, accept: Accept) -> Result<(), String> {
@@ -113,7 +107,7 @@ impl<'a> Binder<'a> {
         if !same || matches!(left.tag, tag::JSON | tag::BYTEA | tag::ARRAY) {
             return Err(format!(
                 "{}: `{}` is {} and `{}` is {}; they do not compare",
-                self.table(),
+                self.relation.name(),
                 left.name,
                 left.type_name,
                 right.name,
@@ -134,7 +128,7 @@ impl<'a> Binder<'a> {
             (tag::NUMERIC, Literal::Number(number)) => Some(Value::Decimal(number.as_str().into())),
             (tag::FLOAT, Literal::Number(number)) => number.parse().ok().map(Value::Float),
             (tag::TIMESTAMP, Literal::Text(text)) => {
-                time::timestamp(text, column.type_oid != TIMESTAMP).map(Value::Int)
+                time::timestamp(text, text::is_zoned(column)).map(Value::Int)
             }
             (tag::DATE, Literal::Text(text)) => time::date(text).map(Value::Int),
             (tag::TIME, Literal::Text(text)) => time::time(text).map(Value::Int),
@@ -144,7 +138,7 @@ impl<'a> Binder<'a> {
         };
         self.ordered(column, accept)?;
         value.ok_or_else(|| {
-            let (table, Column { name, type_name, .. }) = (self.table(), column);
+            let (table, Column { name, type_name, .. }) = (self.relation.name(), column);
             let hint = hint(column);
             format!("{table}: `{name}` is {type_name}, which {} is not; {hint}", describe(literal))
         })
@@ -156,21 +150,17 @@ impl<'a> Binder<'a> {
         if plain || accept.is_equality() {
             return Ok(());
         }
-        let (table, Column { name, type_name, .. }) = (self.table(), column);
+        let (table, Column { name, type_name, .. }) = (self.relation.name(), column);
         Err(format!("{table}: `{name}` is {type_name}, which has only ==, != and in here"))
     }
 
     fn pattern(&self, column: &Column, text: &str, fold_case: bool) -> Result<Pattern, String> {
-        let (table, Column { name, type_name, .. }) = (self.table(), column);
+        let (table, Column { name, type_name, .. }) = (self.relation.name(), column);
         if column.tag != tag::TEXT {
             return Err(format!("{table}: `{name}` is {type_name}, and `like` is for text"));
         }
         Pattern::new(text, fold_case)
             .ok_or_else(|| format!("the pattern '{text}' ends in a lone \\; double it"))
-    }
-
-    fn table(&self) -> String {
-        format!("{}.{}", self.relation.schema, self.relation.table)
     }
 }
 
@@ -187,9 +177,7 @@ fn hint(column: &Column) -> &'static str {
     match column.tag {
         tag::BOOL => "write true or false",
         tag::INT | tag::NUMERIC | tag::FLOAT => "write a number without quotes, as in 12.50",
-        tag::TIMESTAMP if column.type_oid != TIMESTAMP => {
-            "write a time as in '2026-11-24T03:07:13Z'"
-        }
+        tag::TIMESTAMP if text::is_zoned(column) => "write a time as in '2026-11-24T03:07:13Z'",
         tag::TIMESTAMP => "write a time without a zone, as in '2026-11-24T03:07:13'",
         tag::DATE => "write a date as in '2026-11-24'",
         tag::TIME => "write a time as in '03:07:13'",

@@ -75,52 +75,30 @@ impl Truth {
     }
 }
 
-/// A row, and where an update left a large value as it was, the old row that still has it.
-#[derive(Clone, Copy)]
-pub struct Cells<'a> {
-    pub row: Row<'a>,
-    pub old: Option<Row<'a>>,
-}
-
-impl<'a> Cells<'a> {
-    #[inline]
-    fn get(&self, column: usize) -> Cell<'a> {
-        match self.row.cell(column) {
-            Cell::Unchanged => self.old.map_or(Cell::Unchanged, |old| old.cell(column)),
-            cell => cell,
-        }
-    }
-
-    /// Whether PostgreSQL did not send the column's value.
-    pub fn is_missing(&self, column: usize) -> bool {
-        matches!(self.get(column), Cell::Unchanged | Cell::Absent | Cell::Other(_))
-    }
-}
-
 impl Condition {
     /// Its truth for a row.
-    pub fn truth(&self, cells: &Cells) -> Truth {
+    pub fn truth(&self, row: &Row) -> Truth {
         match self {
-            Self::And(parts) => all(parts, |part| part.truth(cells)),
+            Self::And(parts) => all(parts, |part| part.truth(row)),
             // Or is the and of the opposites, and stops at the first part that is true.
-            Self::Or(parts) => all(parts, |part| part.truth(cells).not()).not(),
-            Self::Not(part) => part.truth(cells).not(),
-            Self::IsNull { column } => match cells.get(*column) {
+            Self::Or(parts) => all(parts, |part| part.truth(row).not()).not(),
+            Self::Not(part) => part.truth(row).not(),
+            Self::IsNull { column } => match row.cell(*column) {
                 Cell::Null => Truth::TRUE,
                 Cell::Absent | Cell::Other(_) => Truth(0b011),
                 // An unchanged value is a large one, so it is not null.
                 _ => Truth::FALSE,
             },
             Self::Compare { column, accept, value } => {
-                compare(cells.get(*column), value, cells, |ordering| accept.takes(ordering))
+                compare(row.cell(*column), value, row, |ordering| accept.takes(ordering))
             }
             Self::In { column, values } => {
-                let cell = cells.get(*column);
+                let cell = row.cell(*column);
                 let one_of =
-                    |found: Truth, value| found.or(compare(cell, value, cells, Ordering::is_eq));
+                    |found: Truth, value| found.or(compare(cell, value, row, Ordering::is_eq));
                 values.iter().fold(Truth::FALSE, one_of)
             }
-            Self::Like { column, pattern } => match cells.get(*column) {
+            Self::Like { column, pattern } => match row.cell(*column) {
                 Cell::Text(text) => Truth::of(pattern.matches(text)),
                 Cell::Null => Truth::NULL,
                 _ => Truth::ANY,
@@ -141,7 +119,7 @@ fn all(parts: &[Condition], truth: impl Fn(&Condition) -> Truth) -> Truth {
 }
 
 #[inline]
-fn compare(left: Cell, right: &Value, cells: &Cells, accept: impl Fn(Ordering) -> bool) -> Truth {
+fn compare(left: Cell, right: &Value, row: &Row, accept: impl Fn(Ordering) -> bool) -> Truth {
     let ordering = match (left, right) {
         (Cell::Null, _) => return Truth::NULL,
         (Cell::Bool(left), Value::Bool(right)) => left.cmp(right),
@@ -154,9 +132,9 @@ fn compare(left: Cell, right: &Value, cells: &Cells, accept: impl Fn(Ordering) -
         (Cell::Float(left), Value::Float(right)) => compare_floats(left, *right),
         (Cell::Text(left), Value::Text(right)) => left.cmp(right),
         (Cell::Uuid(left), Value::Uuid(right)) => left.cmp(right),
-        (left, Value::Column(right)) => match compare_cells(left, cells.get(*right)) {
+        (left, Value::Column(right)) => match compare_cells(left, row.cell(*right)) {
             Some(ordering) => ordering,
-            None if cells.get(*right) == Cell::Null => return Truth::NULL,
+            None if row.cell(*right) == Cell::Null => return Truth::NULL,
             None => return Truth::ANY,
         },
         _ => return Truth::ANY,

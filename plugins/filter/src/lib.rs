@@ -8,12 +8,12 @@ mod parser;
 mod pattern;
 mod time;
 
-use condition::{Cells, Condition};
+use condition::Condition;
 use parser::Expr;
 use serde::Deserialize;
 use walmill_plugin::{
-    Batch, Config, Event, Finding, Op, PerRelation, Plan, Relation, Tables, Transform, Verdicts,
-    tag,
+    Batch, Cell, Config, Event, Finding, Needs, Op, PerRelation, Plan, Relation, Tables, Transform,
+    Verdicts,
 };
 
 #[derive(Debug, Deserialize)]
@@ -116,9 +116,8 @@ impl Transform for Filter {
         let bound = self.condition.as_ref().map(|expr| bind::bind(expr, relation)).transpose()?;
         let (condition, needs) = bound.map_or_else(Default::default, |(c, needs)| (Some(c), needs));
         self.check_old_rows(relation, &needs)?;
-        let column = |&index: &u32| relation.column(index).name.clone();
-        let columns = needs.iter().map(column).collect();
-        let old = self.wants_old_rows(relation, &needs);
+        let columns = needs.iter().map(|index| relation.column(index).name.clone()).collect();
+        let old = self.settings.leaving == Leaving::Pass || needs.profit_from_old(relation);
         self.tables.insert(relation.id, Table { condition, columns });
         let plan = Plan::call(needs);
         Ok(if old { plan.with_old() } else { plan })
@@ -143,19 +142,19 @@ impl Filter {
             return Judgement::Drop;
         }
         let Some(condition) = &table.condition else { return Judgement::Pass };
-        let truth = |row, old| condition.truth(&Cells { row, old }).decided();
+        let truth = |row| condition.truth(&row).decided();
         match event.op() {
-            Op::Insert | Op::Snapshot => judgement(truth(event.row(), None)),
-            Op::Update => match truth(event.row(), event.old()) {
+            Op::Insert | Op::Snapshot => judgement(truth(event.row())),
+            Op::Update => match truth(event.row()) {
                 Some(false) if self.settings.leaving == Leaving::Pass => {
                     // Without an old row no key column changed, so that it didn't match either.
-                    let matched = event.old().is_some_and(|old| truth(old, None) != Some(false));
+                    let matched = event.old().is_some_and(|old| truth(old) != Some(false));
                     judgement(Some(matched))
                 }
                 decided => judgement(decided),
             },
             Op::Delete => match self.settings.on_delete {
-                OnDelete::Match => judgement(truth(event.row(), None).or(Some(true))),
+                OnDelete::Match => judgement(truth(event.row()).or(Some(true))),
                 OnDelete::Pass => Judgement::Pass,
                 OnDelete::Drop => Judgement::Drop,
             },
@@ -171,25 +170,15 @@ impl Filter {
         }
     }
 
-    /// Old rows are needed to see a row leave, and have the large values that an update of a table
-    /// with full old rows left unchanged.
-    fn wants_old_rows(&self, relation: &Relation, needs: &[u32]) -> bool {
-        let large = |&index: &u32| {
-            let tag = relation.column(index).tag;
-            (tag::TEXT..tag::UNCHANGED).contains(&tag) && tag != tag::UUID
-        };
-        self.settings.leaving == Leaving::Pass || relation.full_old_rows && needs.iter().any(large)
-    }
-
-    fn check_old_rows(&self, relation: &Relation, needs: &[u32]) -> Result<(), String> {
-        let unseen = needs.iter().map(|&index| relation.column(index)).find(|column| !column.key);
+    fn check_old_rows(&self, relation: &Relation, needs: &Needs) -> Result<(), String> {
+        let unseen = needs.iter().map(|index| relation.column(index)).find(|column| !column.key);
         match unseen {
             Some(column) if self.settings.leaving == Leaving::Pass && !relation.full_old_rows => {
-                let table = format!("{}.{}", relation.schema, relation.table);
                 Err(format!(
                     "`leaving = \"pass\"` needs the old values of `{}`: \
-                     alter table {table} replica identity full",
-                    column.name
+                     alter table {} replica identity full",
+                    column.name,
+                    relation.name()
                 ))
             }
             _ => Ok(()),
@@ -225,10 +214,10 @@ impl Settings {
 
 impl Table {
     fn missing(&self, event: &Event) -> String {
-        let cells = Cells { row: event.row(), old: event.old() };
+        let row = event.row();
         let columns = self.columns.iter().enumerate();
         let missing: Vec<_> = columns
-            .filter(|(index, _)| cells.is_missing(*index))
+            .filter(|(index, _)| matches!(row.cell(*index), Cell::Unchanged | Cell::Other(_)))
             .map(|(_, name)| format!("`{name}`"))
             .collect();
         format!(

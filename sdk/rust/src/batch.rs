@@ -53,6 +53,7 @@ impl<'a> Batch<'a> {
                 tags: flat.tags.get(start..end).unwrap_or_default(),
                 data: flat.data.get(start..end).unwrap_or_default(),
                 heap: &flat.heap,
+                old: None,
             };
             Event { index, op: Op::from(op), relation, row, flat }
         })
@@ -121,17 +122,24 @@ impl<'a> Event<'a> {
 
     /// The row as it is now; of a delete the row as it was. It has the columns that the plan
     /// asked for, and no cells at all for a truncate or a message.
+    ///
+    /// A large value that an update left as it was is taken from the old row, where there is one:
+    /// PostgreSQL doesn't send it again.
     #[inline]
     #[must_use]
     pub fn row(&self) -> Row<'a> {
-        self.row.part(0)
+        let (tags, data) = self.row.part(1);
+        let old = (!tags.is_empty()).then_some((tags, data));
+        let (tags, data) = self.row.part(0);
+        Row { tags, data, old, ..self.row }
     }
 
     /// The row as it was, where the plan asked for it and PostgreSQL sent it.
     #[inline]
     #[must_use]
     pub fn old(&self) -> Option<Row<'a>> {
-        (self.row.tags.len() > self.row.names.len()).then(|| self.row.part(1))
+        let (tags, data) = self.row.part(1);
+        (!tags.is_empty()).then_some(Row { tags, data, ..self.row })
     }
 
     /// Position of the commit, where the plan asked for the envelope. Equal ones are of the same
@@ -156,6 +164,8 @@ pub struct Row<'a> {
     tags: &'a [u8],
     data: &'a [u64],
     heap: &'a [u8],
+    /// Tags and data of the old row.
+    old: Option<(&'a [u8], &'a [u64])>,
 }
 
 impl<'a> Row<'a> {
@@ -164,8 +174,18 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn cell(&self, index: usize) -> Cell<'a> {
         match (self.tags.get(index), self.data.get(index)) {
+            (Some(&tag::UNCHANGED), _) => self.unchanged(index),
             (Some(&tag), Some(&data)) => Cell::read(tag, data, self.heap),
             _ => Cell::Absent,
+        }
+    }
+
+    #[cold]
+    fn unchanged(&self, index: usize) -> Cell<'a> {
+        let old = self.old.and_then(|(tags, data)| Some((*tags.get(index)?, *data.get(index)?)));
+        match old {
+            Some((tag, data)) if tag != tag::ABSENT => Cell::read(tag, data, self.heap),
+            _ => Cell::Unchanged,
         }
     }
 
@@ -220,14 +240,11 @@ impl<'a> Row<'a> {
 
     /// Half of the cells of an event: 0 the row, 1 the old row.
     #[inline]
-    fn part(&self, half: usize) -> Self {
+    fn part(&self, half: usize) -> (&'a [u8], &'a [u64]) {
         let width = self.names.len();
         let range = half * width..((half + 1) * width).min(self.tags.len());
-        Self {
-            tags: self.tags.get(range.clone()).unwrap_or_default(),
-            data: self.data.get(range).unwrap_or_default(),
-            ..*self
-        }
+        let tags = self.tags.get(range.clone()).unwrap_or_default();
+        (tags, self.data.get(range).unwrap_or_default())
     }
 }
 

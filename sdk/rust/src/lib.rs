@@ -63,14 +63,16 @@ pub mod glue;
 pub mod log;
 mod plan;
 mod relation;
+pub mod template;
+pub mod text;
 mod verdicts;
 
 pub use batch::{Batch, Cell, Event, Op, Row};
 pub use bindings::exports::walmill::plugin::lifecycle::Finding;
-pub use bindings::walmill::plugin::types::{Column, Plan, Relation, Shape};
+pub use bindings::walmill::plugin::types::{Column, OutColumn, Plan, Relation, Shape};
 pub use config::{Config, did_you_mean};
 pub use plan::column;
-pub use relation::{PerRelation, Tables, tag};
+pub use relation::{Needs, PerRelation, Tables, tag};
 pub use verdicts::{Route, RowWriter, Verdicts};
 
 /// A plugin. [`export!`] makes it the one in the file.

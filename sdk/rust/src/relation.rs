@@ -42,6 +42,12 @@ pub mod tag {
 }
 
 impl Relation {
+    /// `schema.table`, for messages.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
     /// The index of a column.
     #[must_use]
     pub fn index_of(&self, name: &str) -> Option<u32> {
@@ -57,9 +63,8 @@ impl Relation {
             let names = || self.columns.iter().map(|column| &*column.name);
             let list: Vec<_> = names().collect();
             format!(
-                "{}.{} has no column `{name}`{} (its columns: {})",
-                self.schema,
-                self.table,
+                "{} has no column `{name}`{} (its columns: {})",
+                self.name(),
                 did_you_mean(name, names()),
                 list.join(", ")
             )
@@ -83,7 +88,7 @@ impl Tables {
     /// Whether the table is one of them.
     #[must_use]
     pub fn contains(&self, relation: &Relation) -> bool {
-        let name = format!("{}.{}", relation.schema, relation.table);
+        let name = relation.name();
         self.0.is_empty() || self.0.iter().any(|pattern| matches(pattern, &name))
     }
 }
@@ -95,6 +100,45 @@ fn matches(pattern: &str, name: &str) -> bool {
             let mut tails = name.char_indices().map(|(at, _)| &name[at..]);
             tails.any(|tail| matches(rest, tail)) || matches(rest, "")
         }),
+    }
+}
+
+/// The columns that a plan asks for, each once.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Needs(Vec<u32>);
+
+impl Needs {
+    /// Asks for a column, by its index in the relation; gives its place in the rows.
+    pub fn add(&mut self, index: u32) -> usize {
+        self.0.iter().position(|&need| need == index).unwrap_or_else(|| {
+            self.0.push(index);
+            self.0.len() - 1
+        })
+    }
+
+    /// Whether an update may leave one of them as it was without PostgreSQL sending it, while the
+    /// old row has it: then the plan should ask for old rows.
+    #[must_use]
+    pub fn profit_from_old(&self, relation: &Relation) -> bool {
+        let large = |&index: &u32| {
+            let tag = relation.column(index).tag;
+            (tag::TEXT..tag::UNCHANGED).contains(&tag) && tag != tag::UUID
+        };
+        relation.full_old_rows && self.0.iter().any(large)
+    }
+
+    /// The columns' indexes in the relation, in the order of the rows' cells.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl IntoIterator for Needs {
+    type Item = u32;
+    type IntoIter = std::vec::IntoIter<u32>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
