@@ -43,13 +43,13 @@ use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
 use assembler::Assembler;
 pub use config::{Config, NameError, PublicationName, SlotName, Snapshot};
-use connection::{Connection, Halves, Identity};
+use connection::{Connection, Halves};
 use database::Database;
 use fault::{Fault, Report};
 use feedback::{Feedback, Progress};
 use net::Socket;
 use retry::Backoff;
-use slot::{Past, Slot};
+use slot::Past;
 use status::Publisher;
 use stream::{End, Stream};
 pub use url::{Url, UrlError};
@@ -193,7 +193,10 @@ impl Worker {
         let wal_sender_timeout = connection.wal_sender_timeout().await?;
         self.publisher.identified(connection.server_version(), &identity);
         let past = Past { origin: self.store.origin()?, durable: self.durable.borrow().lsn() };
-        slot::check_origin(&past, &identity, config)?;
+        let known = past.origin.as_ref().map(|origin| origin.timeline);
+        let moved = known.is_some_and(|known| known != identity.timeline) && !past.is_empty();
+        let history = if moved { Some(connection.history(identity.timeline).await?) } else { None };
+        slot::check_origin(&past, &identity, history.as_deref(), config)?;
         let found = slot::find(&database, config).await?;
         match &found {
             Some(slot) => slot::check(slot, &past, config)?,
@@ -206,25 +209,16 @@ impl Worker {
             Some(slot) => slot,
             None => slot::create(&database, config).await?,
         };
+        if past.is_empty() || moved {
+            self.store.set_origin(&slot::origin_of(&identity, config))?;
+        }
         if past.is_empty() {
-            self.begin(&slot, &identity, appender).await?;
+            // Where the journal begins: from now on a slot that is ahead of us was moved by somebody
+            // else. If the journal has ended, the stream finds out.
+            let _ = appender.send(Append::Idle(slot.confirmed)).await;
         }
         let halves = connection.stream(past.durable).await?;
         Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
-    }
-
-    /// Records where a new journal comes from, and where it begins: from then on a slot that is
-    /// ahead of us was moved by somebody else.
-    async fn begin(
-        &self,
-        slot: &Slot,
-        identity: &Identity,
-        appender: &Appender,
-    ) -> Result<(), Fault> {
-        self.store.set_origin(&slot::origin_of(identity, &self.config))?;
-        // If the journal has ended, the stream finds out.
-        let _ = appender.send(Append::Idle(slot.confirmed)).await;
-        Ok(())
     }
 
     async fn stream(

@@ -84,6 +84,12 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Where the timelines before this one ended.
+    pub(super) async fn history(&mut self, timeline: u32) -> Result<String, Fault> {
+        let row = self.ask(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        Ok(row.into_iter().nth(1).unwrap_or_default())
+    }
+
     /// How long the server waits for a word of ours; `None`: for ever.
     pub(super) async fn wal_sender_timeout(&mut self) -> Result<Option<Duration>, Fault> {
         let row = self.ask("SHOW wal_sender_timeout").await?;

@@ -41,7 +41,7 @@ pub(super) struct Session {
 
 /// Logs in for logical replication.
 pub(super) async fn replication(link: Link, url: &Url) -> Result<Session, Fault> {
-    let mut login = Login { wire: Wire::new(link.socket), url, binding: link.binding };
+    let login = Login { wire: Wire::new(link.socket), url, binding: link.binding };
     login.run().await
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot,
             format!("run `SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')`"),
         ));
     }
-    let created = database.rows("create the slot", create, &[&slot]);
+    let created = async { database.rows("create the slot", create, &[&slot]).await };
     let mut waiting = interval(WAITING);
     waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     waiting.reset();
@@ -87,8 +87,14 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot,
     find(database, config).await?.ok_or_else(missing)
 }
 
-/// Whether the server is the one that our journal came from.
-pub(super) fn check_origin(past: &Past, identity: &Identity, config: &Config) -> Result<(), Fault> {
+/// Whether the server is the one that our journal came from. `history` is that of its timeline, where
+/// that is not the one we know.
+pub(super) fn check_origin(
+    past: &Past,
+    identity: &Identity,
+    history: Option<&str>,
+    config: &Config,
+) -> Result<(), Fault> {
     let Some(origin) = past.origin.as_ref().filter(|_| !past.is_empty()) else { return Ok(()) };
     let now = origin_of(identity, config);
     let differs = |what: &str, before: &str, now: &str| {
@@ -105,6 +111,18 @@ pub(super) fn check_origin(past: &Past, identity: &Identity, config: &Config) ->
     }
     if origin.slot != now.slot {
         return differs("the slot", &origin.slot, &now.slot);
+    }
+    if let Some(end) = history.map(|history| end_of(origin.timeline, history))
+        && past.durable > end
+    {
+        return Err(Fault::halt(
+            format!(
+                "another server was promoted at {end}, before walmill's position {}: what was \
+                 received of the lost part never was on this one",
+                past.durable
+            ),
+            "use a new data folder (`store.path`) and a new slot to go on from here",
+        ));
     }
     if past.durable > identity.flushed {
         return Err(Fault::halt(
@@ -168,7 +186,19 @@ pub(super) fn origin_of(identity: &Identity, config: &Config) -> Origin {
         system_identifier: identity.system_identifier.clone(),
         slot: config.slot.as_str().into(),
         database: config.url.database().into(),
+        timeline: identity.timeline,
     }
+}
+
+/// Where a timeline ended, by the history of a later one: lines of timeline, position and reason.
+/// Zero for one that the history does not know: then nothing of it is here.
+fn end_of(timeline: u32, history: &str) -> Lsn {
+    let ends = history.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let number: u32 = fields.next()?.parse().ok()?;
+        (number == timeline).then(|| fields.next()?.parse().ok())?
+    });
+    ends.last().unwrap_or(Lsn::ZERO)
 }
 
 #[cfg(test)]
@@ -204,23 +234,34 @@ mod tests {
     fn a_slot_at_or_before_our_position_is_ours() {
         assert!(check(&slot(400), &past(500), &config()).is_ok());
         assert!(check(&slot(500), &past(500), &config()).is_ok());
-        assert!(check_origin(&past(1000), &identity(), &config()).is_ok());
+        assert!(check_origin(&past(1000), &identity(), None, &config()).is_ok());
     }
 
     #[test]
     fn what_would_lose_changes_halts() {
         assert!(is_halt(check(&slot(501), &past(500), &config())));
         assert!(is_halt(check(&Slot { lost: true, ..slot(1) }, &past(500), &config())));
-        assert!(is_halt(check_origin(&past(1001), &identity(), &config())));
+        assert!(is_halt(check_origin(&past(1001), &identity(), None, &config())));
         let other = Identity { system_identifier: "8".into(), ..identity() };
-        assert!(is_halt(check_origin(&past(500), &other, &config())));
+        assert!(is_halt(check_origin(&past(500), &other, None, &config())));
+    }
+
+    #[test]
+    fn a_promoted_server_goes_on_unless_we_are_ahead_of_it() {
+        let history = "1\t0/1F4\tno recovery target specified\n\n2\t0/320\tno reason\n";
+        let promoted = Identity { timeline: 3, ..identity() };
+        let check = |durable| check_origin(&past(durable), &promoted, Some(history), &config());
+        assert!(check(500).is_ok());
+        assert!(is_halt(check(501)));
+        assert_eq!(end_of(2, history), Lsn(0x320));
+        assert_eq!(end_of(9, history), Lsn::ZERO);
     }
 
     #[test]
     fn an_empty_store_takes_any_slot_of_its_own_kind() {
         let nothing = Past { origin: None, durable: Lsn::ZERO };
         assert!(check(&slot(501), &nothing, &config()).is_ok());
-        assert!(check_origin(&nothing, &identity(), &config()).is_ok());
+        assert!(check_origin(&nothing, &identity(), None, &config()).is_ok());
         let physical = Slot { plugin: None, ..slot(1) };
         assert!(matches!(check(&physical, &nothing, &config()), Err(Fault::Person(_))));
         let elsewhere = Slot { database: Some("other".into()), ..slot(1) };

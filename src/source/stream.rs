@@ -113,7 +113,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                     }
                 }
                 (b'd', Some((b'k', data))) => {
-                    let (Some(head), Some(asks)) = (data.first_chunk(), data.get(16)) else {
+                    let (Some(head), Some(asks)) = (data.first_chunk::<8>(), data.get(16)) else {
                         return Err(wrong(broken("a short keepalive")));
                     };
                     let (end, asks) = (lsn(head), *asks != 0);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A value is at most 1 GiB in PostgreSQL, and no message is larger.
 const MESSAGE_MAX: usize = 1 << 30;
@@ -150,18 +150,13 @@ mod tests {
     async fn messages_come_whole_however_they_arrive() {
         let sent = b"Z\0\0\0\x05Id\0\0\0\x07abcS\0\0\0\x04";
         for cut in 1..sent.len() {
-            let socket = tokio_test_reader(&sent[..cut], &sent[cut..]);
-            let mut wire = Wire::new(socket);
+            let mut wire = Wire::new(AsyncReadExt::chain(&sent[..cut], &sent[cut..]));
             assert_eq!(wire.next().await.unwrap(), (b'Z', Bytes::from("I")));
             assert_eq!(wire.next().await.unwrap(), (b'd', Bytes::from("abc")));
             assert_eq!(wire.next().await.unwrap(), (b'S', Bytes::new()));
             let end = wire.next().await.unwrap_err();
             assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
         }
-    }
-
-    fn tokio_test_reader<'a>(first: &'a [u8], second: &'a [u8]) -> impl AsyncRead + Unpin + 'a {
-        first.chain(second)
     }
 
     #[tokio::test]

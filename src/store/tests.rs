@@ -221,7 +221,7 @@ fn a_definition_keeps_its_number_and_a_changed_one_gets_the_next() {
 fn the_origin_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let origin =
-        Origin { system_identifier: "7".into(), slot: "walmill".into(), database: "app".into() };
+        Origin { system_identifier: "7".into(), timeline: 1, slot: "walmill".into(), database: "app".into() };
     let store = open(dir.path());
     assert_eq!(store.origin().unwrap(), None);
     store.set_origin(&origin).unwrap();
