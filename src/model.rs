@@ -5,14 +5,19 @@
 
 pub mod clock;
 pub mod event;
+pub mod finding;
 pub mod lsn;
 pub mod offset;
 pub mod pattern;
 pub mod quantity;
 pub mod relation;
+pub mod secret;
 pub mod status;
 
 pub use event::{EventRecord, EventsBuilder, Op};
+pub use finding::{Finding, Severity};
 pub use lsn::Lsn;
 pub use offset::{Cursor, CursorError, Epoch, EventId, Offset};
+pub use quantity::{ByteSize, Period, QuantityError};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
+pub use secret::Secret;

@@ -12,6 +12,8 @@ mod shape;
 mod stage;
 mod state;
 mod tagged;
+#[cfg(test)]
+mod tests;
 mod transform;
 
 use std::sync::Arc;

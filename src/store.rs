@@ -5,18 +5,50 @@
 //! pipeline's batch (events, state, dead letters, cursor) is one atomic commit. Nothing here knows
 //! PostgreSQL, WebAssembly or a socket.
 
+mod checkpoint;
+mod commit;
+mod database;
 pub mod dead_letter;
+mod error;
+mod folder;
 pub mod journal;
+mod log;
+mod position;
+mod relation;
+pub mod retention;
+mod state;
 pub mod stream;
+mod streams;
+mod sync;
+mod tail;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod wal;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
+use fjall::{Database, Keyspace, PersistMode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, Lsn, Offset, Relation, RelationId};
-use dead_letter::DeadLetter;
+use crate::metrics::Metrics;
+use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
+use checkpoint::Checkpoints;
+use dead_letter::{DeadLetter, DeadLetters};
+use folder::Folder;
+use relation::Relations;
+use retention::{Janitor, Reader, Retention, WhenFull};
+use state::States;
 use stream::Stream;
+use streams::Streams;
+use sync::Syncer;
+
+pub use commit::{Outcome, StateWrite};
+pub use error::{OpenError, StoreError};
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -24,54 +56,26 @@ use stream::Stream;
 pub struct Config {
     /// The data folder.
     pub path: PathBuf,
+    /// How long, and how much, is kept.
+    pub retention: Retention,
+    /// What happens when that would remove what is still to be read.
+    pub when_full: WhenFull,
+    /// With less than this free on the disk the journal takes nothing more.
+    pub min_free: ByteSize,
+    /// The shortest time between two syncs; writes gather meanwhile.
+    pub sync_interval: Period,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: "./walmill-data".into() }
+        Self {
+            path: "./walmill-data".into(),
+            retention: Retention::default(),
+            when_full: WhenFull::default(),
+            min_free: ByteSize::new(256 << 20),
+            sync_interval: Period::from_millis(20),
+        }
     }
-}
-
-/// Why the data folder could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another walmill runs on it.
-    #[error("data folder {0} is in use by another walmill")]
-    Locked(PathBuf),
-    /// Made by a version whose layout this one does not know.
-    #[error("data folder {path} has layout {found}; this walmill reads layout {known}")]
-    Layout {
-        /// The folder.
-        path: PathBuf,
-        /// What it says.
-        found: u32,
-        /// What we know.
-        known: u32,
-    },
-    /// It cannot be made, read or written.
-    #[error("data folder {path}")]
-    Unusable {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: anyhow::Error,
-    },
-}
-
-/// The store refused a read or a write. After a failed write it refuses every further one: what is
-/// on disk is then unknown until it is opened again, so walmill ends and starts anew.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Input or output failed.
-    #[error("store")]
-    Failed(#[from] fjall::Error),
-    /// What was read is not what was written.
-    #[error("store: {what} is damaged")]
-    Damaged {
-        /// Which record.
-        what: String,
-    },
 }
 
 /// Where the stream in the journal comes from; it must not change under a store.
@@ -87,126 +91,151 @@ pub struct Origin {
     pub database: String,
 }
 
-/// What one batch of a pipeline leaves behind: all of it, or none.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// Everything up to and including this place of the journal is done.
-    pub cursor: Offset,
-    /// Events for each stream, in order.
-    pub events: Vec<(String, crate::model::event::Events)>,
-    /// Writes to plugins' keyed state: plugin, key, value (none: deleted).
-    pub state: Vec<StateWrite>,
-    /// Changes that were set aside.
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-/// One write to a plugin's keyed state.
-#[derive(Debug, Clone)]
-pub struct StateWrite {
-    /// The plugin's name.
-    pub plugin: String,
-    /// The key.
-    pub key: String,
-    /// The value; `None` deletes.
-    pub value: Option<Vec<u8>>,
-}
-
 /// The open store. Cloning shares it.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
+
+/// The parts of an open store. Threads end and files close in this order.
+struct Inner {
+    janitor: Mutex<Option<Janitor>>,
+    syncer: Syncer,
+    records: Arc<journal::Records>,
+    streams: Streams,
+    relations: Relations,
+    checkpoints: Checkpoints,
+    states: States,
+    dead_letters: DeadLetters,
+    readers: Mutex<Vec<Reader>>,
+    /// Held while something is removed.
+    retaining: Mutex<()>,
+    meta: Keyspace,
+    db: Database,
+    epoch: Epoch,
+    config: Config,
+    metrics: Arc<Metrics>,
+    folder: Folder,
+}
+
+const EPOCH: &str = "epoch";
+const ORIGIN: &str = "origin";
 
 impl Store {
     /// Opens the data folder, or makes it; recovers the journal to its last whole transaction.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(config: &Config) -> Result<Self, OpenError> {
-        todo!()
+    pub fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let folder = Folder::open(&config.path)?;
+        let unusable = |cause| OpenError::Unusable { path: config.path.clone(), cause };
+        wal::repair(&folder.database()).map_err(unusable)?;
+        let db = match database::open(&folder.database()) {
+            // A part of a store that was let go in this process may still hold it.
+            Err(fjall::Error::Locked) => return Err(OpenError::Locked(config.path.clone())),
+            db => db.context("open the database").map_err(unusable)?,
+        };
+        let inner = Inner::open(config, metrics, folder, db).context("read the database");
+        let inner = Arc::new(inner.map_err(unusable)?);
+        let janitor = Janitor::start(&inner).context("start a thread").map_err(unusable)?;
+        *inner.janitor.lock().unwrap_or_else(PoisonError::into_inner) = Some(janitor);
+        Ok(Self { inner })
     }
 
     /// Which making of the store this is.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        todo!()
+        self.inner.epoch
     }
 
     /// Where the journal's stream comes from, once it is known.
+    ///
+    /// # Errors
+    /// See [`StoreError`], here and below.
     pub fn origin(&self) -> Result<Option<Origin>, StoreError> {
-        todo!()
+        let Some(json) = self.inner.meta.get(ORIGIN)? else { return Ok(None) };
+        from_json(&json, || "the origin".into()).map(Some)
     }
 
     /// Records the origin, on disk when this returns.
     pub fn set_origin(&self, origin: &Origin) -> Result<(), StoreError> {
-        todo!()
+        self.inner.meta.insert(ORIGIN, to_json(origin)?)?;
+        self.inner.db.persist(PersistMode::SyncAll)?;
+        Ok(())
     }
 
     /// The number of this definition: the one it had before, or the next, written before any
     /// block that uses it.
     pub fn intern_relation(&self, relation: &Relation) -> Result<RelationId, StoreError> {
-        todo!()
-    }
-
-    /// Commit LSN of the last whole transaction in the journal.
-    #[must_use]
-    pub fn last_commit(&self) -> Lsn {
-        todo!()
+        self.inner.relations.intern(relation)
     }
 
     /// The definition behind a number.
     pub fn relation(&self, id: RelationId) -> Result<Option<Arc<Relation>>, StoreError> {
-        todo!()
+        self.inner.relations.get(id)
     }
 
     /// Starts the journal's thread: what is sent to the appender is stored in that order and
-    /// synced in groups.
+    /// synced in groups. Called once, in a Tokio runtime.
     pub fn start_journal(&self) -> Result<journal::Journal, StoreError> {
-        todo!()
+        journal::start(self.inner.clone())
+    }
+
+    /// Commit LSN of the last transaction in the journal: what is at or before it need not be sent
+    /// to the journal again.
+    #[must_use]
+    pub fn last_commit(&self) -> Lsn {
+        *self.inner.records.visible().borrow()
+    }
+
+    /// Everything up to the end of this transaction has been removed from the journal.
+    #[must_use]
+    pub fn journal_purged(&self) -> Lsn {
+        self.inner.records.log.purged().commit
     }
 
     /// Reads the journal's committed changes behind `after`.
+    #[must_use]
     pub fn journal_reader(&self, after: Offset) -> journal::Reader {
-        todo!()
+        journal::Reader::new(self.inner.records.clone(), after)
     }
 
     /// Commits a pipeline's batch in one atomic write, then wakes the readers of its streams.
     pub fn commit(&self, outcome: Outcome) -> Result<(), StoreError> {
-        todo!()
+        self.inner.commit(outcome)
     }
 
     /// Where a pipeline goes on; `None` for one that never ran.
     pub fn pipeline_cursor(&self, pipeline: &str) -> Result<Option<Offset>, StoreError> {
-        todo!()
+        self.inner.checkpoints.pipeline(pipeline)
     }
 
     /// A plugin's stored value.
     pub fn plugin_state(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        todo!()
+        self.inner.states.get(plugin, key)
     }
 
-    /// Makes sure that a stream exists, so that readers can wait for its first event.
+    /// Makes sure that a stream exists, so that readers can wait for its first event. A new one is
+    /// `pipeline`'s own; [`Stream::owner`] says whose an older one is.
     pub fn declare_stream(&self, name: &str, pipeline: &str) -> Result<Arc<Stream>, StoreError> {
-        todo!()
+        self.inner.streams.declare(name, pipeline)
     }
 
     /// The stream of that name.
     #[must_use]
     pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
-        todo!()
+        self.inner.streams.get(name)
     }
 
     /// Every stream, by name.
     #[must_use]
     pub fn streams(&self) -> Vec<Arc<Stream>> {
-        todo!()
+        self.inner.streams.all()
     }
 
     /// How far an output has delivered a stream: every event up to and including it is done.
     pub fn checkpoint(&self, output: &str, stream: &str) -> Result<Option<Offset>, StoreError> {
-        todo!()
+        self.inner.checkpoints.output(output, stream)
     }
 
     /// Moves an output's checkpoint, together with the dead letters of what it gave up.
@@ -217,16 +246,103 @@ impl Store {
         offset: Offset,
         dead_letters: Vec<DeadLetter>,
     ) -> Result<(), StoreError> {
-        todo!()
+        let mut batch = self.inner.db.batch();
+        self.inner.checkpoints.set_output(&mut batch, (output, stream), offset);
+        self.inner.dead_letters.write(&mut batch, &dead_letters)?;
+        batch.commit()?;
+        self.inner.metrics.dead_letters.inc_by(dead_letters.len() as u64);
+        self.inner.syncer.wrote();
+        Ok(())
     }
 
     /// The newest dead letters first, at most `limit`.
     pub fn dead_letters(&self, limit: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
-        todo!()
+        self.inner.dead_letters.newest(limit)
+    }
+
+    /// Says who reads what must be kept: all pipelines and outputs of the config, in place of those
+    /// named before. One without a checkpoint needs everything.
+    pub fn declare_readers(&self, readers: Vec<Reader>) {
+        *self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
+    }
+
+    /// Removes what is older, or more, than retention says. This also happens by itself.
+    pub fn retain_now(&self) -> Result<(), StoreError> {
+        self.inner.retain(clock::now())
+    }
+
+    /// Waits until everything written so far is on disk.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.inner.syncer.flush()
     }
 
     /// Syncs everything and stops the background work. Called once, last.
     pub fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        let janitor = self.inner.janitor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(janitor) = janitor {
+            janitor.stop();
+        }
+        self.inner.syncer.stop()
     }
+}
+
+impl Inner {
+    fn open(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        folder: Folder,
+        db: Database,
+    ) -> Result<Self, StoreError> {
+        let small = |name| db.keyspace(name, database::small);
+        let meta = small("meta")?;
+        let epoch = epoch(&db, &meta)?;
+        let blocks = db.keyspace("journal", database::blocks)?;
+        let records = Arc::new(journal::Records::open((&db, &meta), blocks)?);
+        // What was read from disk is on disk: the database synced its log when it opened.
+        let interval = config.sync_interval.duration();
+        let at = position::read(&meta)?;
+        let syncer = Syncer::start(db.clone(), interval, metrics.clone(), at);
+        Ok(Self {
+            janitor: Mutex::new(None),
+            syncer: syncer.map_err(fjall::Error::Io)?,
+            records,
+            streams: Streams::open(&db, &meta)?,
+            relations: Relations::open(&db, small("relations")?)?,
+            checkpoints: Checkpoints::new(small("checkpoints")?),
+            states: States::new(small("state")?),
+            dead_letters: DeadLetters::open(small("dead_letters")?)?,
+            readers: Mutex::default(),
+            retaining: Mutex::new(()),
+            meta,
+            db,
+            epoch,
+            config: config.clone(),
+            metrics,
+            folder,
+        })
+    }
+}
+
+fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
+    if let Some(bytes) = meta.get(EPOCH)? {
+        let bytes = <[u8; 4]>::try_from(&*bytes);
+        let bytes = bytes.map_err(|_| StoreError::Damaged { what: "the epoch".into() })?;
+        return Ok(Epoch(u32::from_be_bytes(bytes)));
+    }
+    let epoch = rand::random::<u32>();
+    meta.insert(EPOCH, epoch.to_be_bytes())?;
+    db.persist(PersistMode::SyncAll)?;
+    Ok(Epoch(epoch))
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| fjall::Error::Io(error.into()).into())
+}
+
+fn from_json<T: DeserializeOwned>(
+    json: &[u8],
+    what: impl FnOnce() -> String,
+) -> Result<T, StoreError> {
+    serde_json::from_slice(json)
+        .map_err(|error| StoreError::Damaged { what: format!("{} ({error})", what()) })
 }

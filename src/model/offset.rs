@@ -83,6 +83,30 @@ impl fmt::Display for EventId {
     }
 }
 
+/// Text that is no event id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no event id (an LSN and one or two numbers, as in 16/B374D848/0)")]
+pub struct EventIdError(String);
+
+impl FromStr for EventId {
+    type Err = EventIdError;
+
+    fn from_str(text: &str) -> Result<Self, EventIdError> {
+        let wrong = || EventIdError(text.into());
+        // `+1` would be a number to `u32`, and is no id that we ever wrote.
+        let number = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
+            true => digits.parse::<u32>().map_err(|_| wrong()),
+            false => Err(wrong()),
+        };
+        let mut parts = text.splitn(4, '/');
+        let mut part = || parts.next().ok_or_else(wrong);
+        let (high, low, ordinal) = (part()?, part()?, part()?);
+        let commit = format!("{high}/{low}").parse().map_err(|_| wrong())?;
+        let emit = part().map_or(Ok(0), number)?;
+        Ok(Self(Offset { commit, ordinal: number(ordinal)?, emit }))
+    }
+}
+
 /// Which making of a store this is: drawn at random when the store is created, so that a cursor
 /// from another store is recognised instead of silently read as a place in this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -158,6 +182,16 @@ mod tests {
         fn a_cursor_comes_back_as_it_went(epoch: u32, offset in offset()) {
             let cursor = Cursor { epoch: Epoch(epoch), offset };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn an_event_id_comes_back_as_it_went(offset in offset()) {
+            prop_assert_eq!(EventId(offset).to_string().parse(), Ok(EventId(offset)));
+        }
+
+        #[test]
+        fn any_other_text_is_no_event_id_and_no_panic(text in "[0-9A-G/+]{0,20}|.{0,20}") {
+            let _ = text.parse::<EventId>();
         }
 
         #[test]

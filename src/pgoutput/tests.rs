@@ -61,9 +61,19 @@ fn a_transaction_begins_and_commits() {
     );
     check(
         VALID[1],
-        expect![
-            "Ok(Commit { commit_lsn: Lsn(97500059720), end_lsn: Lsn(97500059776), time: 1608792832937021 })"
-        ],
+        expect![[r#"
+        Ok(
+            Commit {
+                commit_lsn: Lsn(
+                    97500059720,
+                ),
+                end_lsn: Lsn(
+                    97500059776,
+                ),
+                time: 1608792832937021,
+            },
+        )
+    "#]],
     );
     check(VALID[2], expect![[r#"Ok(Origin { commit_lsn: Lsn(1), name: "far" })"#]]);
 }
@@ -165,19 +175,52 @@ fn rows_are_null_unchanged_text_or_binary() {
 fn truncate_and_message_say_their_options() {
     check(
         VALID[9],
-        expect![
-            "Ok(Truncate { cascade: true, restart_identity: true, relations: [16385, 16386] })"
-        ],
+        expect![[r#"
+        Ok(
+            Truncate {
+                cascade: true,
+                restart_identity: true,
+                relations: [
+                    16385,
+                    16386,
+                ],
+            },
+        )
+    "#]],
     );
     check(
         VALID[10],
-        expect![[
-            r#"Ok(Message { transactional: true, lsn: Lsn(255), prefix: "pre", content: [97, 98, 99] })"#
-        ]],
+        expect![[r#"
+            Ok(
+                Message {
+                    transactional: true,
+                    lsn: Lsn(
+                        255,
+                    ),
+                    prefix: "pre",
+                    content: [
+                        97,
+                        98,
+                        99,
+                    ],
+                },
+            )
+        "#]],
     );
     check(
         "'M' 00 00000000 00000001 00 00000000",
-        expect![[r#"Ok(Message { transactional: false, lsn: Lsn(1), prefix: "", content: [] })"#]],
+        expect![[r#"
+            Ok(
+                Message {
+                    transactional: false,
+                    lsn: Lsn(
+                        1,
+                    ),
+                    prefix: "",
+                    content: [],
+                },
+            )
+        "#]],
     );
 }
 

@@ -4,13 +4,22 @@
 //! its length, with each relation's OID replaced by the [`crate::model::RelationId`] of its time,
 //! so that a block can be read without what came before it.
 
+mod block;
+mod reader;
+mod records;
+mod writer;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::StoreError;
-use crate::model::{Lsn, Offset};
+use crate::model::Lsn;
 
-/// Proof that everything up to [`Durable::lsn`] is on disk. Only the journal makes one.
+pub use reader::Reader;
+pub(super) use records::Records;
+pub(super) use writer::start;
+
+/// Proof that everything up to [`Durable::lsn`] is on disk. Only a finished sync makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Durable(Lsn);
 
@@ -20,10 +29,15 @@ impl Durable {
     pub fn lsn(self) -> Lsn {
         self.0
     }
+
+    /// For the one who synced.
+    pub(super) fn synced(lsn: Lsn) -> Self {
+        Self(lsn)
+    }
 }
 
 /// Whole transactions, or one part of a transaction that is larger than a block.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Commit LSN of its first transaction.
     pub first: Lsn,
@@ -47,7 +61,8 @@ pub struct Block {
 /// What the source sends to the journal, in the order in which it received it.
 #[derive(Debug)]
 pub enum Append {
-    /// Committed changes.
+    /// Committed changes. Transactions that the journal has already are dropped; the first part of
+    /// one that it has only in part replaces what it has.
     Block(Block),
     /// Nothing is in flight and the server's log has reached this position: once everything sent
     /// before is on disk, it may be confirmed.
@@ -56,10 +71,13 @@ pub enum Append {
 
 /// The running journal.
 pub struct Journal {
-    /// Where the source sends. Bounded: it waits while the disk is slow or full.
+    /// Where the source sends. It holds 16 messages, so with blocks of up to 1 MiB it is bounded to
+    /// 16 MiB; it waits while the disk is slow or full.
     pub appender: mpsc::Sender<Append>,
     /// The latest position that is on disk. At start: the last one of the run before.
     pub durable: watch::Receiver<Durable>,
+    /// Why nothing is taken from the appender at the moment, for a person; `None` while it is.
+    pub blocked: watch::Receiver<Option<String>>,
     /// Ends when the appender is dropped and everything sent is on disk; an error is fatal.
     pub done: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
@@ -71,31 +89,12 @@ pub enum Read {
     Block(Block),
     /// Nothing yet: wait for [`Reader::visible`] to change.
     End,
-    /// Retention removed what comes next; the oldest commit still there.
+    /// Retention removed what comes next. The reader goes on with the oldest block still there.
     Gap {
-        /// Commit LSN of the oldest block.
+        /// Commit LSN of the oldest block's first transaction.
         oldest: Lsn,
     },
 }
 
-/// One reader's place in the journal.
-pub struct Reader {
-    visible: watch::Receiver<Lsn>,
-}
-
-impl Reader {
-    /// The next block of committed changes. Never shows an incomplete transaction.
-    pub fn next(&mut self) -> Result<Read, StoreError> {
-        todo!()
-    }
-
-    /// Commit LSN of the last visible transaction; changes when there is more to read.
-    pub fn visible(&mut self) -> &mut watch::Receiver<Lsn> {
-        &mut self.visible
-    }
-
-    /// Goes back, or forward, to read what is behind `after`.
-    pub fn seek(&mut self, after: Offset) {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,20 @@
 //! Named sequences of events. The newest are kept in memory too, so that readers at the tail do not
 //! touch the disk; every reader reads one log by offset, so nothing is between "live" and "backlog".
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fjall::OwnedWriteBatch;
 use tokio::sync::watch;
 
 use super::StoreError;
+use super::log::{Entry, Log};
+use super::tail::Tail;
 use crate::model::Offset;
 use crate::model::event::Events;
+
+/// Newest events of each stream in memory.
+const TAIL: u64 = 4 << 20;
+const HEAD: usize = Offset::LEN + 4;
 
 /// What [`Stream::read`] found.
 #[derive(Debug, Clone)]
@@ -14,7 +23,7 @@ pub enum Read {
     Events(Events),
     /// Nothing behind that place yet: wait for [`Stream::head`] to change.
     End,
-    /// Retention removed events behind the place asked for. Reading goes on from `oldest`.
+    /// Retention removed events behind the place asked for. Reading goes on behind `purged`.
     Gap {
         /// Everything up to and including this place is gone.
         purged: Offset,
@@ -24,20 +33,38 @@ pub enum Read {
 /// One stream.
 pub struct Stream {
     name: String,
+    owner: String,
+    /// Runs of events by the offset of their last.
+    pub(super) log: Log,
+    tail: Mutex<Tail<Events>>,
     head: watch::Sender<Offset>,
+    /// Held by the one who appends, from making entries until readers can see them.
+    appending: Mutex<()>,
 }
 
 impl Stream {
+    pub(super) fn open(name: &str, owner: &str, log: Log) -> Result<Self, StoreError> {
+        let head = log.last()?.map_or(log.purged(), |entry| entry.header.last);
+        Ok(Self {
+            name: name.into(),
+            owner: owner.into(),
+            log,
+            tail: Mutex::new(Tail::new(TAIL)),
+            head: watch::Sender::new(head),
+            appending: Mutex::new(()),
+        })
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The pipeline that it belongs to.
+    /// The pipeline that wrote it, or declared it, first.
     #[must_use]
     pub fn owner(&self) -> &str {
-        todo!()
+        &self.owner
     }
 
     /// Offset of the newest event ([`Offset::START`] while there is none), and when it changes.
@@ -49,11 +76,124 @@ impl Stream {
     /// Everything up to and including this place has been removed by retention.
     #[must_use]
     pub fn purged(&self) -> Offset {
-        todo!()
+        self.log.purged()
+    }
+
+    /// Bytes that its events take.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.log.size()
     }
 
     /// The run of events that goes on behind `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where the next run is not what was written, or is missing.
     pub fn read(&self, after: Offset) -> Result<Read, StoreError> {
-        todo!()
+        if after >= *self.head.borrow() {
+            return Ok(Read::End);
+        }
+        if let Some(gap) = self.gap(after) {
+            return Ok(gap);
+        }
+        let behind = next(after);
+        if let Some((_, events)) = self.tail().at_or_behind(behind, after) {
+            return Ok(Read::Events(events.clone()));
+        }
+        match self.log.at_or_behind(behind)? {
+            Some(entry) if entry.header.before <= after => self.decode(&entry).map(Read::Events),
+            // Retention may have removed it a moment ago.
+            _ => self.gap(after).ok_or_else(|| {
+                self.log.damaged(format_args!("what follows the event at {}", after.commit))
+            }),
+        }
     }
+
+    fn gap(&self, after: Offset) -> Option<Read> {
+        let purged = self.log.purged();
+        (after < purged).then_some(Read::Gap { purged })
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail<Events>> {
+        // Its methods do not panic half-way.
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decode(&self, entry: &Entry) -> Result<Events, StoreError> {
+        decode(entry).ok_or_else(|| {
+            self.log.damaged(format_args!("the events at {}", entry.header.last.commit))
+        })
+    }
+
+    /// Lets one batch at a time append.
+    pub(super) fn appending(&self) -> MutexGuard<'_, ()> {
+        // It guards no data.
+        self.appending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts runs of events into a batch, while [`Stream::appending`] is held.
+    pub(super) fn append(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        runs: &[Events],
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(runs.len());
+        let mut before = *self.head.borrow();
+        for run in runs.iter().filter(|run| run.count > 0) {
+            if run.first <= before || run.last < run.first {
+                return Err(StoreError::OutOfOrder(format!(
+                    "stream {}: events {:?} to {:?} behind {before:?}",
+                    self.name, run.first, run.last
+                )));
+            }
+            let range = (before, run.last);
+            let entry =
+                self.log.entry(entries.last(), run.last, range, (&head(run), &run.bytes))?;
+            self.log.insert(batch, &entry);
+            before = run.last;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// The batch with these is committed: readers may see them.
+    pub(super) fn wrote(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let mut head = None;
+        for entry in entries {
+            head = Some(entry.header.last);
+            let events = self.decode(&entry)?;
+            self.log.wrote(&entry, head);
+            self.tail().push(entry, events);
+        }
+        if let Some(head) = head {
+            self.head.send_replace(head);
+        }
+        Ok(())
+    }
+}
+
+/// What stands before a run's bytes: the offset of its first event, and how many they are.
+fn head(run: &Events) -> [u8; HEAD] {
+    let mut bytes = [0; HEAD];
+    bytes[..Offset::LEN].copy_from_slice(&run.first.to_bytes());
+    bytes[Offset::LEN..].copy_from_slice(&run.count.to_be_bytes());
+    bytes
+}
+
+/// The run in an entry, sharing its memory; `None` if it is none.
+fn decode(entry: &Entry) -> Option<Events> {
+    let (first, rest) = entry.body.split_first_chunk::<{ Offset::LEN }>()?;
+    let (count, _) = rest.split_first_chunk()?;
+    Some(Events {
+        first: Offset::from_bytes(first)?,
+        last: entry.header.last,
+        count: u32::from_be_bytes(*count),
+        bytes: entry.body.slice(HEAD..),
+    })
+}
+
+/// The first place behind `offset`.
+fn next(offset: Offset) -> Offset {
+    let number = u128::from_be_bytes(offset.to_bytes()).saturating_add(1);
+    Offset::from_bytes(&number.to_be_bytes()).unwrap_or(offset)
 }

@@ -1,0 +1,310 @@
+//! Builds each part from the config, starts the tasks, and joins them.
+//!
+//! Shutdown runs the way the data does: the source stops and lets go of the journal, the journal
+//! syncs what it was given, the pipelines read to its end, and then the store closes.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::Config;
+use crate::config::finding::Finding;
+use crate::metrics::Metrics;
+use crate::model::pattern::Glob;
+use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
+use crate::output::{self, deliver};
+use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
+use crate::plugin::registry::Registry;
+use crate::plugin::Engine;
+use crate::plugin::watch::Watch;
+use crate::server;
+use crate::source::Source;
+use crate::store::retention::Reader;
+use crate::store::{OpenError, Store};
+use crate::task::{TaskError, Tasks};
+
+/// Why walmill ended, or did not start.
+#[derive(Debug)]
+pub enum AppError {
+    /// What is in the config does not work: a plugin does not load, say.
+    Config(Vec<Finding>),
+    /// Something around walmill is missing or taken.
+    Environment(Finding),
+    /// It failed while it ran.
+    RunTime(anyhow::Error),
+}
+
+impl From<anyhow::Error> for AppError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::RunTime(error)
+    }
+}
+
+/// Loads every plugin of the config as `run` would, and says what does not.
+#[must_use]
+pub fn check_plugins(config: &Config) -> Vec<Finding> {
+    match open_plugins(config, None, Arc::new(Metrics::new())) {
+        Ok(_) => Vec::new(),
+        Err(AppError::Config(findings)) => findings,
+        Err(AppError::Environment(finding)) => vec![finding],
+        Err(AppError::RunTime(error)) => {
+            vec![Finding::error("plugins", "plugins", format!("{error:#}"))]
+        }
+    }
+}
+
+fn open_plugins(
+    config: &Config,
+    cache: Option<&Path>,
+    metrics: Arc<Metrics>,
+) -> Result<Registry, AppError> {
+    let engine = Engine::new(cache).context("start the plugin engine")?;
+    Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
+        let finding = |(name, error)| {
+            let path = format!("plugins.{name}");
+            Finding::error("plugin", path, format!("plugin `{name}`: {error}"))
+        };
+        AppError::Config(failed.into_iter().map(finding).collect())
+    })
+}
+
+/// What others may want to know once walmill listens.
+pub struct Ready {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The store, to read streams from.
+    pub store: Store,
+}
+
+/// Runs until `shutdown` is cancelled, then drains within `grace`.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn run(
+    config: Config,
+    shutdown: CancellationToken,
+    grace: Duration,
+    ready: impl FnOnce(Ready),
+) -> Result<(), AppError> {
+    let metrics = Arc::new(Metrics::new());
+    let listener = server::bind(&config.server).await.map_err(|error| {
+        let message = format!("{:#}", anyhow::Error::from(error));
+        AppError::Environment(Finding::error("listen", "server.listen", message))
+    })?;
+    let address = listener.local_addr().context("read the address that it listens on")?;
+    let store = Store::open(&config.store, Arc::clone(&metrics)).map_err(store_failure)?;
+    let cache = config.store.path.join("compiled");
+    let registry = open_plugins(&config, Some(&cache), Arc::clone(&metrics))?;
+    let parts = Parts { config, store: store.clone(), registry, metrics, shutdown, grace };
+    let tasks = parts.start(listener)?;
+    info!(%address, "walmill listens");
+    ready(Ready { address, store: store.clone() });
+    let ended = tasks.join(grace).await;
+    store.close().context("close the store")?;
+    ended.map_err(|error| match error {
+        TaskError::Failed { cause, name } => match cause.downcast::<NoDatabase>() {
+            Ok(NoDatabase(finding)) => AppError::Environment(finding),
+            Err(cause) => AppError::RunTime(cause.context(name)),
+        },
+        error => AppError::RunTime(error.into()),
+    })
+}
+
+/// The database was not there in time at the start.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoDatabase(Finding);
+
+fn store_failure(error: OpenError) -> AppError {
+    let finding = Finding::error("store", "store.path", format!("{:#}", anyhow::Error::from(error)));
+    AppError::Environment(finding.suggest(
+        "each walmill needs a data folder of its own that it can write to: set `store.path`",
+    ))
+}
+
+struct Parts {
+    config: Config,
+    store: Store,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+    grace: Duration,
+}
+
+impl Parts {
+    fn start(
+        self,
+        listener: tokio::net::TcpListener,
+    ) -> Result<Tasks, AppError> {
+        let mut tasks = Tasks::new(self.shutdown.clone());
+        self.declare_readers();
+        let journal = self.store.start_journal().context("start the journal")?;
+        let drain = CancellationToken::new();
+        let pipelines = self.start_pipelines(&mut tasks, &drain)?;
+        let outputs = self.start_outputs(&mut tasks)?;
+        let source = Source::start(
+            self.config.source.clone(),
+            self.store.clone(),
+            journal.appender,
+            journal.durable,
+            Arc::clone(&self.metrics),
+            self.shutdown.clone(),
+        )
+        .context("start the source")?;
+        let (status, thread) = (source.status, source.thread);
+        tasks.spawn_thread("source", move || {
+            let ended = thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))?;
+            ended.context("source")
+        })
+        .context("start the source")?;
+        tasks.spawn("journal", async move {
+            let ended = journal.done.await.context("wait for the journal")?;
+            drain.cancel();
+            ended.context("journal")
+        });
+        tasks.spawn("start", first_connection(
+            status.clone(),
+            self.config.source.start_timeout.duration(),
+            self.shutdown.clone(),
+        ));
+        self.start_watch(&mut tasks)?;
+        let state = server::State {
+            store: self.store,
+            metrics: self.metrics,
+            source: status,
+            plugins: self.registry.statuses(),
+            pipelines,
+            outputs,
+        };
+        let served = server::serve(listener, self.config.server, state, self.shutdown);
+        tasks.spawn("server", async move {
+            served.await;
+            anyhow::Ok(())
+        });
+        Ok(tasks)
+    }
+
+    /// What these have not read yet is kept, as the store's config says.
+    fn declare_readers(&self) {
+        let pipelines = self.config.pipelines.iter();
+        let mut readers: Vec<Reader> =
+            pipelines.map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
+        for webhook in &self.config.outputs.webhook {
+            readers.extend(webhook.streams.iter().filter_map(Glob::literal).map(|stream| {
+                Reader::Output { output: webhook.name.clone(), stream: stream.to_owned() }
+            }));
+        }
+        self.store.declare_readers(readers);
+    }
+
+    fn start_pipelines(
+        &self,
+        tasks: &mut Tasks,
+        drain: &CancellationToken,
+    ) -> Result<Vec<watch::Receiver<PipelineStatus>>, AppError> {
+        let abort = self.abort_after_grace();
+        let mut statuses = Vec::new();
+        for config in &self.config.pipelines {
+            let pipeline = Pipeline::new(
+                config.clone(),
+                self.store.clone(),
+                self.registry.clone(),
+                Arc::clone(&self.metrics),
+            )
+            .map_err(|error| match error {
+                PipelineOpenError::Store(error) => AppError::RunTime(error.into()),
+                taken @ PipelineOpenError::Taken(_) => {
+                    let path = format!("pipeline `{}`", config.name);
+                    AppError::Config(vec![Finding::error("stream", path, taken.to_string())])
+                }
+            })?;
+            statuses.push(pipeline.status());
+            let runtime = Handle::current();
+            let shutdown = Shutdown { drain: drain.clone(), abort: abort.clone() };
+            tasks
+                .spawn_thread(format!("pipeline {}", config.name), move || {
+                    pipeline.run(&runtime, &shutdown)
+                })
+                .context("start a pipeline")?;
+        }
+        Ok(statuses)
+    }
+
+    /// Pipelines that have not drained by then stop where they are; their cursors are stored.
+    fn abort_after_grace(&self) -> CancellationToken {
+        let abort = CancellationToken::new();
+        let (shutdown, fired) = (self.shutdown.clone(), abort.clone());
+        let wait = self.grace.mul_f32(0.8);
+        tokio::spawn(async move {
+            shutdown.cancelled().await;
+            tokio::time::sleep(wait).await;
+            fired.cancel();
+        });
+        abort
+    }
+
+    fn start_outputs(
+        &self,
+        tasks: &mut Tasks,
+    ) -> Result<Vec<watch::Receiver<OutputStatus>>, AppError> {
+        let mut statuses = Vec::new();
+        for config in &self.config.outputs.webhook {
+            let output = output::webhook::Webhook::new(config)?;
+            let (sender, status) = watch::channel(deliver::status(&config.name, &output));
+            statuses.push(status);
+            tasks.spawn(
+                format!("output {}", config.name),
+                deliver::run(
+                    config.deliver(),
+                    output,
+                    self.store.clone(),
+                    Arc::clone(&self.metrics),
+                    sender,
+                    self.shutdown.clone(),
+                ),
+            );
+        }
+        Ok(statuses)
+    }
+
+    /// Saved plugins are swapped in while it runs.
+    fn start_watch(&self, tasks: &mut Tasks) -> Result<(), AppError> {
+        let watch = Watch::start(self.registry.clone())?;
+        let shutdown = self.shutdown.clone();
+        tasks.spawn("plugin watch", async move {
+            shutdown.cancelled().await;
+            // It waits for a plugin that is being compiled.
+            tokio::task::spawn_blocking(move || drop(watch)).await
+        });
+        Ok(())
+    }
+}
+
+/// Ends walmill when the database is not there in time at the start; later it only waits.
+async fn first_connection(
+    mut status: watch::Receiver<SourceStatus>,
+    limit: Duration,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut watched = status.clone();
+    tokio::select! {
+        _ = watched.wait_for(|status| status.connections > 0) => return Ok(()),
+        () = shutdown.cancelled() => return Ok(()),
+        () = tokio::time::sleep(limit) => {}
+    }
+    let finding = match &status.borrow_and_update().state {
+        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
+            Finding::error("source", "source", error.clone()).suggest(remedy.clone())
+        }
+        _ => Finding::error("source", "source", format!("no database within {limit:?}"))
+            .suggest("correct `source.url`, or give it more time with `source.start_timeout`"),
+    };
+    Err(NoDatabase(finding).into())
+}

@@ -1,0 +1,317 @@
+//! Streams → one output, from its durable checkpoint.
+//!
+//! - *At least once.* The checkpoint moves over an event only after the far side has taken it, or
+//!   together with its dead letter. It is the end of the contiguous done prefix, never the furthest
+//!   event done: after a restart, what was done behind an event that was not comes again, with the
+//!   same id.
+//! - *Order.* A key's next event is sent only after the one before it was taken or given up
+//!   ([`Ordering`] has the other choices). Keys do not wait for each other.
+//! - *Bounded memory.* So many events and so many bytes are under way; while they are not done,
+//!   nothing more is read. So one key that fails for long holds the others back in the end, when a
+//!   whole window of later events is done and waits for it.
+
+mod feed;
+mod gate;
+mod lanes;
+mod retry;
+mod settle;
+mod window;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{DeliverError, Output};
+use crate::metrics::{Metrics, Name};
+use crate::model::pattern::Glob;
+use crate::model::status::OutputStatus;
+use crate::store::{Store, StoreError};
+use feed::Feed;
+use gate::Gate;
+use lanes::{LaneId, Lanes, Place};
+pub use retry::Retry;
+
+/// Events under way, of all streams of an output: what one that fails can hold back.
+const WINDOW_EVENTS: usize = 65_536;
+/// Bytes of events under way. One run more than this can be in memory.
+const WINDOW_BYTES: usize = 32 << 20;
+/// How old a checkpoint on disk may be: what was delivered since comes again after a crash.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
+/// How soon a new stream is noticed.
+const DISCOVER_EVERY: Duration = Duration::from_millis(500);
+/// What is under way at a shutdown has this long to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What every kind of output lets its user choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The output's name.
+    pub name: String,
+    /// The streams it delivers.
+    pub streams: Vec<Glob>,
+    /// Deliveries under way at the same time.
+    pub concurrency: NonZeroUsize,
+    /// What is kept in order.
+    pub ordering: Ordering,
+    /// How failed deliveries are tried again.
+    pub retry: Retry,
+    /// Where an output begins that has no checkpoint.
+    pub from: StartFrom,
+}
+
+/// What is delivered in the order of the stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ordering {
+    /// The events of each key.
+    #[default]
+    Key,
+    /// All events of a stream, so that one that fails holds up the whole stream.
+    Strict,
+    /// Nothing: every event goes as soon as it can.
+    None,
+}
+
+/// Where an output begins to deliver a stream that it has never delivered before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartFrom {
+    /// At the oldest event that is kept.
+    #[default]
+    Earliest,
+    /// Behind the newest event at the moment.
+    Latest,
+}
+
+/// How an output's status reads before it starts.
+pub fn status(name: &str, output: &impl Output) -> OutputStatus {
+    OutputStatus {
+        name: name.to_owned(),
+        kind: output.kind(),
+        target: output.target(),
+        delivered: 0,
+        failed: 0,
+        dead_letters: 0,
+        error: None,
+    }
+}
+
+/// Delivers until `shutdown`; then what is under way has a few seconds, and the checkpoint is saved.
+///
+/// # Errors
+/// Only the store's: the far side's failures are retried, given up into dead letters, or shown in
+/// the status.
+pub async fn run<O: Output>(
+    config: Config,
+    output: O,
+    store: Store,
+    metrics: Arc<Metrics>,
+    status: watch::Sender<OutputStatus>,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    let mut delivery = Delivery::new(config, output, store, metrics, status);
+    let end = delivery.deliver(&shutdown).await?;
+    delivery.finish().await?;
+    if let End::Gone = end {
+        shutdown.cancelled().await;
+    }
+    Ok(())
+}
+
+enum End {
+    Shutdown,
+    Gone,
+}
+
+struct Delivery<O> {
+    config: Config,
+    output: Arc<O>,
+    store: Store,
+    metrics: Arc<Metrics>,
+    status: watch::Sender<OutputStatus>,
+    feeds: Vec<Feed>,
+    /// One for each feed that was read to its end: which one has more.
+    grown: FuturesUnordered<BoxFuture<'static, usize>>,
+    lanes: Lanes,
+    gate: Gate,
+    sending: JoinSet<Attempt>,
+}
+
+/// One try, and what came of it.
+struct Attempt {
+    lane: LaneId,
+    took: Duration,
+    result: Result<(), DeliverError>,
+}
+
+impl<O: Output> Delivery<O> {
+    fn new(
+        config: Config,
+        output: O,
+        store: Store,
+        metrics: Arc<Metrics>,
+        status: watch::Sender<OutputStatus>,
+    ) -> Self {
+        Self {
+            config,
+            output: Arc::new(output),
+            store,
+            metrics,
+            status,
+            feeds: Vec::new(),
+            grown: FuturesUnordered::new(),
+            lanes: Lanes::default(),
+            gate: Gate::default(),
+            sending: JoinSet::new(),
+        }
+    }
+
+    async fn deliver(&mut self, shutdown: &CancellationToken) -> Result<End, StoreError> {
+        self.discover(false).await?;
+        let mut discover = interval(DISCOVER_EVERY);
+        let mut save = interval(SAVE_EVERY);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.fill().await?;
+            self.send();
+            let next_start = self.next_start();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(End::Shutdown),
+                Some(attempt) = self.sending.join_next() => {
+                    if let Err(End::Gone) = self.settle(attempt) {
+                        return Ok(End::Gone);
+                    }
+                }
+                Some(feed) = self.grown.next() => self.feeds[feed].more = true,
+                () = at(next_start) => {}
+                _ = discover.tick() => self.discover(true).await?,
+                _ = save.tick(), if self.can_save() => self.save().await?,
+            }
+        }
+    }
+
+    /// Opens the streams that fit and are not open yet.
+    async fn discover(&mut self, while_running: bool) -> Result<(), StoreError> {
+        for stream in self.store.streams() {
+            let name = stream.name();
+            if self.feeds.iter().all(|feed| feed.name() != name)
+                && self.config.streams.iter().any(|glob| glob.matches(name))
+            {
+                let feed = Feed::open(&self.store, &self.config, stream, while_running).await?;
+                self.feeds.push(feed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads as much as may be under way, from all streams in turn.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        let mut progress = true;
+        while progress {
+            progress = false;
+            for index in 0..self.feeds.len() {
+                if self.feeds[index].more && self.has_room() {
+                    progress = true;
+                    self.read(index).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, index: usize) -> Result<(), StoreError> {
+        let feed = &mut self.feeds[index];
+        for (seq, event) in feed.read().await? {
+            let lane = match self.config.ordering {
+                Ordering::Key => self.lanes.id((index, &event.key)),
+                Ordering::Strict => self.lanes.id(index),
+                Ordering::None => self.lanes.id((index, event.offset)),
+            };
+            self.lanes.push(lane, Place { feed: index, seq }, event);
+        }
+        if !feed.more {
+            let grown = feed.wait();
+            self.grown.push(Box::pin(async move {
+                grown.await;
+                index
+            }));
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        let events: usize = self.feeds.iter().map(|feed| feed.window.len()).sum();
+        let bytes: usize = self.feeds.iter().map(|feed| feed.window.held()).sum();
+        events < WINDOW_EVENTS && bytes + self.lanes.copied() < WINDOW_BYTES
+    }
+
+    /// Starts what may be sent now.
+    fn send(&mut self) {
+        let now = Instant::now();
+        while self.may_start() && self.gate.closed_until(now).is_none() {
+            let Some((lane, event)) = self.lanes.next(now) else { break };
+            let output = self.output.clone();
+            self.sending.spawn(async move {
+                let start = Instant::now();
+                let result = output.deliver(&event).await;
+                Attempt { lane, took: start.elapsed(), result }
+            });
+        }
+    }
+
+    fn may_start(&self) -> bool {
+        let limit = if self.gate.is_probing() { 1 } else { self.config.concurrency.get() };
+        self.sending.len() < limit
+    }
+
+    /// When [`Delivery::send`] has something to do, if nothing else happens before.
+    fn next_start(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let due = self.lanes.next_due(now).filter(|_| self.may_start())?;
+        Some(self.gate.closed_until(now).map_or(due, |until| until.max(due)))
+    }
+
+    fn can_save(&self) -> bool {
+        self.feeds.iter().any(|feed| feed.window.can_advance())
+    }
+
+    async fn save(&mut self) -> Result<(), StoreError> {
+        for feed in &mut self.feeds {
+            feed.save(&self.store, &self.config.name).await?;
+        }
+        let lag = self.feeds.iter().map(Feed::lag).max().unwrap_or(0);
+        let name = Name { name: self.config.name.clone() };
+        self.metrics.output_lag.get_or_create(&name).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Lets what is under way come to its end, and saves how far it got.
+    async fn finish(&mut self) -> Result<(), StoreError> {
+        let drain = async {
+            while let Some(attempt) = self.sending.join_next().await {
+                // That it is gone changes nothing any more: nothing new is sent either way.
+                let _ = self.settle(attempt);
+            }
+        };
+        // What is late is delivered again after the restart.
+        let _ = timeout(GRACE, drain).await;
+        self.sending.abort_all();
+        self.save().await
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,142 @@
+//! What follows from a try: the next event, a later try, a dead letter, or the end.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+
+use super::lanes::LaneId;
+use super::{Attempt, Delivery, End};
+use crate::metrics::{Name, Outcome};
+use crate::model::{EventId, EventRecord, clock};
+use crate::output::{DeliverError, Output};
+use crate::store::dead_letter::{By, DeadLetter};
+
+impl<O: Output> Delivery<O> {
+    /// Acts on the result of a try. Err: nothing more is to be sent.
+    pub(super) fn settle(&mut self, attempt: Result<Attempt, JoinError>) -> Result<(), End> {
+        let Attempt { lane, took, result } = match attempt {
+            Ok(attempt) => attempt,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => return Ok(()),
+            },
+        };
+        let name = Name { name: self.config.name.clone() };
+        self.metrics.output_attempt.get_or_create(&name).observe(took.as_secs_f64());
+        match result {
+            Ok(()) => {
+                self.delivered(lane);
+                Ok(())
+            }
+            Err(error) => self.failed(lane, error),
+        }
+    }
+
+    fn delivered(&mut self, lane: LaneId) {
+        self.gate.succeeded();
+        if let Some((place, _)) = self.lanes.finish(lane) {
+            self.feeds[place.feed].window.finish(place.seq, None);
+        }
+        self.count("ok");
+        let failing = self.lanes.any_failing();
+        self.status.send_modify(|status| {
+            status.delivered += 1;
+            if !failing {
+                status.error = None;
+            }
+        });
+    }
+
+    fn failed(&mut self, lane: LaneId, error: DeliverError) -> Result<(), End> {
+        let now = Instant::now();
+        let Some(failure) = self.lanes.fail(lane, now) else { return Ok(()) };
+        let attempts = failure.attempts;
+        match error {
+            DeliverError::Gone(cause) => {
+                self.show(&cause);
+                let output = &self.config.name;
+                tracing::error!(output, "stopped, its checkpoint stays: {cause:#}");
+                return Err(End::Gone);
+            }
+            DeliverError::Refused { cause, answer, .. } => {
+                self.show(&cause);
+                self.give_up(lane, attempts, &cause, &answer);
+            }
+            DeliverError::Unavailable { cause, answer, retry_after } => {
+                self.show(&cause);
+                let retry = &self.config.retry;
+                self.gate.failed(lane, retry_after, retry, now);
+                if retry.is_over(attempts, failure.since_first_try) {
+                    self.give_up(lane, attempts, &cause, &answer);
+                } else {
+                    let wait = retry.wait(attempts, retry_after);
+                    self.try_again(lane, attempts, wait, &cause);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn try_again(&mut self, lane: LaneId, attempts: u32, wait: Duration, cause: &anyhow::Error) {
+        let output = &self.config.name;
+        // The first failure of an event is news; the status shows the later ones.
+        if attempts == 1 {
+            tracing::warn!(output, ?wait, "not delivered, trying again: {cause:#}");
+        } else {
+            tracing::debug!(output, attempts, ?wait, "not delivered, trying again: {cause:#}");
+        }
+        for place in self.lanes.retry(lane, Instant::now() + wait) {
+            self.feeds[place.feed].window.release(place.seq);
+        }
+        self.count("retry");
+    }
+
+    /// Sets the event aside. Its dead letter is written together with the checkpoint that moves
+    /// over it.
+    fn give_up(&mut self, lane: LaneId, attempts: u32, cause: &anyhow::Error, answer: &str) {
+        let Some((place, event)) = self.lanes.finish(lane) else { return };
+        let (feed, output) = (&mut self.feeds[place.feed], &self.config.name);
+        let id = EventId(event.offset);
+        tracing::warn!(output, event = %id, attempts, "dead-lettered: {cause:#}");
+        let letter = DeadLetter {
+            event: id.to_string(),
+            by: By::Output { output: output.clone(), stream: feed.name().to_owned() },
+            reason: reason(cause, answer),
+            time: clock::now(),
+            attempts,
+            payload: payload(&event),
+        };
+        feed.window.finish(place.seq, Some(letter));
+        self.count("dead_letter");
+        self.status.send_modify(|status| status.dead_letters += 1);
+    }
+
+    fn show(&self, cause: &anyhow::Error) {
+        self.status.send_modify(|status| {
+            status.failed += 1;
+            status.error = Some(format!("{cause:#}"));
+        });
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let name = self.config.name.clone();
+        self.metrics.output_deliveries.get_or_create(&Outcome { name, outcome }).inc();
+    }
+}
+
+fn reason(cause: &anyhow::Error, answer: &str) -> String {
+    match answer {
+        "" => format!("{cause:#}"),
+        answer => format!("{cause:#}: {answer}"),
+    }
+}
+
+/// The event's JSON. What is no JSON, which a plugin's own `data` cannot make it, is kept as text.
+fn payload(event: &EventRecord) -> Box<RawValue> {
+    serde_json::from_slice(&event.json).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&event.json);
+        serde_json::value::to_raw_value(&text).unwrap_or_default()
+    })
+}

@@ -1,0 +1,260 @@
+//! What the world asks for over HTTP: streams by WebSocket, SSE and pull, health, status, metrics
+//! and the console.
+//!
+//! Every client reads the store's log by itself, at its own pace and from its own place, so nothing
+//! is queued per client and there is no moment between backlog and live. What many clients read at
+//! the same time is encoded once ([`runs`]).
+
+mod admin;
+mod connection;
+mod console;
+mod feed;
+mod guard;
+mod place;
+mod problem;
+mod pull;
+mod runs;
+mod sse;
+mod visit;
+mod websocket;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::metrics::Metrics;
+use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
+use crate::model::{ByteSize, Period, Secret};
+use crate::store::Store;
+
+/// How long clients have to take their last message when walmill ends, and how long one that was
+/// too slow has to hear where to go on.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen. Beyond loopback only with a `token`.
+    pub listen: SocketAddr,
+    /// Web pages that may connect besides walmill's own, as `https://app.example`; no patterns.
+    pub origins: Vec<Origin>,
+    /// What clients must present, as `Authorization: Bearer …` or, where they can't send headers,
+    /// as `?token=…`.
+    pub token: Option<Secret>,
+    /// Connected WebSocket and SSE clients at most; further ones are refused.
+    pub max_clients: NonZeroUsize,
+    /// Bytes that may wait for a client's socket to take them.
+    pub client_buffer: ByteSize,
+    /// A client that takes no byte for so long is disconnected.
+    pub client_timeout: Period,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4000)),
+            origins: Vec::new(),
+            token: None,
+            max_clients: const { NonZeroUsize::new(10_000).unwrap() },
+            client_buffer: ByteSize::new(128 << 10),
+            client_timeout: Period::from_millis(30_000),
+        }
+    }
+}
+
+/// The origin of a web page, as browsers write it in the `Origin` header.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Origin(String);
+
+/// Text that is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no origin: write scheme, host and port only, as in `https://app.example`")]
+pub struct OriginError(String);
+
+impl TryFrom<String> for Origin {
+    type Error = OriginError;
+
+    fn try_from(text: String) -> Result<Self, OriginError> {
+        let url = Url::parse(&text).map_err(|_| OriginError(text.clone()))?;
+        let bare = matches!(url.path(), "" | "/") && url.query().is_none();
+        match url.host_str() {
+            Some(host) if bare && !host.contains('*') && url.username().is_empty() => {}
+            _ => return Err(OriginError(text)),
+        }
+        // Schemes of apps (`capacitor://localhost`) have no origin by the standard; the text is.
+        let serialized = match url.origin() {
+            origin @ url::Origin::Tuple(..) => origin.ascii_serialization(),
+            url::Origin::Opaque(_) => text.trim_end_matches('/').to_ascii_lowercase(),
+        };
+        Ok(Self(serialized))
+    }
+}
+
+/// What the server shows and serves, published by the other parts.
+#[derive(Clone)]
+pub struct State {
+    /// The streams.
+    pub store: Store,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+    /// The source's latest facts.
+    pub source: watch::Receiver<SourceStatus>,
+    /// The plugins in force.
+    pub plugins: watch::Receiver<Vec<PluginStatus>>,
+    /// Each pipeline's latest facts.
+    pub pipelines: Vec<watch::Receiver<PipelineStatus>>,
+    /// Each output's latest facts.
+    pub outputs: Vec<watch::Receiver<OutputStatus>>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+/// Why the server does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Anyone on the network could read the database's changes.
+    #[error(
+        "server.listen = \"{0}\" is open to the network and server.token is not set; set it, as in \
+         `token = {{ env = \"WALMILL_TOKEN\" }}`, or listen on 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    /// Another program, or another walmill, has the port.
+    #[error(
+        "{0} is in use by another program; stop it, or choose another port with server.listen or \
+         `--set server.listen=127.0.0.1:4001`"
+    )]
+    InUse(SocketAddr),
+    /// The address is not one of this machine's, or may not be used.
+    #[error("listen on {0}; choose another address with server.listen")]
+    Unusable(SocketAddr, #[source] std::io::Error),
+}
+
+/// Takes the address, so that a port that is taken is known before anything else starts.
+///
+/// # Errors
+/// See [`BindError`].
+pub async fn bind(config: &Config) -> Result<TcpListener, BindError> {
+    let address = config.listen;
+    if !address.ip().is_loopback() && config.token.is_none() {
+        return Err(BindError::Open(address));
+    }
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => BindError::InUse(address),
+        _ => BindError::Unusable(address, error),
+    })
+}
+
+/// Serves until the token is cancelled, then lets each client know its cursor, within a bounded
+/// time.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    state: State,
+    shutdown: CancellationToken,
+) {
+    let server = Arc::new(Server::new(config, state, shutdown));
+    let routes = routes(&server);
+    connection::accept(listener, routes, &server).await;
+}
+
+/// What every handler shares.
+struct Server {
+    config: Config,
+    state: State,
+    runs: runs::Runs,
+    visits: visit::Visits,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    fn new(config: Config, state: State, shutdown: CancellationToken) -> Self {
+        let visits = visit::Visits::new(Arc::clone(&state.metrics), config.max_clients);
+        Self { config, state, runs: runs::Runs::default(), visits, shutdown }
+    }
+}
+
+fn routes(server: &Arc<Server>) -> Router {
+    Router::new()
+        .route("/v1/ws", get(websocket::upgrade))
+        .route("/v1/streams", get(admin::streams))
+        .route("/v1/streams/{stream}/sse", get(sse::subscribe))
+        .route("/v1/streams/{stream}/events", get(pull::events))
+        .route("/metrics", get(admin::metrics))
+        .route("/livez", get(admin::alive))
+        .route("/readyz", get(admin::ready))
+        .route("/api/v1/status", get(admin::status))
+        .route("/api/v1/plugins", get(admin::plugins))
+        .route("/api/v1/plugins/{name}", get(admin::plugin))
+        .route("/api/v1/pipelines", get(admin::pipelines))
+        .route("/api/v1/outputs", get(admin::outputs))
+        .route("/api/v1/dlq", get(admin::dead_letters))
+        .route("/", get(console::redirect))
+        .route("/console", get(console::page))
+        .route("/console/{*file}", get(console::file))
+        .fallback(problem::no_such_address)
+        .method_not_allowed_fallback(problem::only_get)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(server), guard::check))
+        .with_state(Arc::clone(server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_says_what_it_does_not_understand() {
+        let config: Config = toml::from_str("").unwrap();
+        assert_eq!(config, Config::default());
+        let error = |toml: &str| toml::from_str::<Config>(toml).unwrap_err().message().to_owned();
+        assert!(error("listne = ''").contains("unknown field `listne`"));
+        assert!(error("listen = 'localhost'").contains("invalid socket address"));
+        assert!(error("max_clients = 0").contains("nonzero"));
+        for text in ["*", "app.example", "https://*.example", "https://app.example/x", "null"] {
+            let toml = format!("origins = ['{text}']");
+            assert!(error(&toml).contains("is no origin"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_kept_as_browsers_write_it() {
+        let origin = |text: &str| Origin::try_from(text.to_owned()).unwrap().0;
+        assert_eq!(origin("HTTPS://App.Example:443/"), "https://app.example");
+        assert_eq!(origin("http://localhost:5173"), "http://localhost:5173");
+        assert_eq!(origin("capacitor://localhost"), "capacitor://localhost");
+    }
+
+    #[tokio::test]
+    async fn listening_to_the_network_without_a_token_is_refused_with_the_key_to_set() {
+        let config = Config { listen: ([0, 0, 0, 0], 0).into(), ..Config::default() };
+        let error = bind(&config).await.unwrap_err().to_string();
+        assert!(error.contains("set it, as in `token = { env = \"WALMILL_TOKEN\" }`"), "{error}");
+        let token = Some(Secret::new("s3cret"));
+        bind(&Config { token, ..config }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named_with_the_key_to_change_it() {
+        let local = Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+        let first = bind(&local).await.unwrap();
+        let taken = first.local_addr().unwrap();
+        let error = bind(&Config { listen: taken, ..local }).await.unwrap_err();
+        assert!(matches!(error, BindError::InUse(_)));
+        assert!(error.to_string().starts_with(&format!("{taken} is in use")), "{error}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What can be asked about walmill itself: health, status, metrics, dead letters.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::Server;
+use super::problem::{Parameters, Problem, name_in_path};
+use crate::metrics::Name;
+use crate::model::Finding;
+use crate::model::status::{PluginStatus, SourceState, SourceStatus};
+use crate::store::dead_letter::DeadLetter;
+
+/// Dead letters of one answer, unless asked otherwise, and at most.
+const DEFAULT_LETTERS: usize = 100;
+const MAX_LETTERS: usize = 1000;
+
+/// `GET /livez`: this process answers.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// One thing that must hold before clients are sent here.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    message: String,
+}
+
+/// `GET /readyz`: whether events flow, with every check that says so. An output that is away is no
+/// check: it costs nobody else anything.
+pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
+    let state = &server.state;
+    let mut checks = vec![source_check(&state.source.borrow())];
+    checks.extend(state.pipelines.iter().map(|pipeline| {
+        let pipeline = pipeline.borrow();
+        let message = pipeline.stopped.clone();
+        Check {
+            name: format!("pipeline {}", pipeline.name),
+            ok: message.is_none(),
+            message: message.unwrap_or_else(|| "running".into()),
+        }
+    }));
+    let (status, word) = match checks.iter().all(|check| check.ok) {
+        _ if server.shutdown.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    (status, Json(json!({ "status": word, "checks": checks }))).into_response()
+}
+
+fn source_check(source: &SourceStatus) -> Check {
+    let (ok, message) = match &source.state {
+        SourceState::Streaming => (true, "streaming".to_owned()),
+        SourceState::Connecting => (false, "connecting".to_owned()),
+        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
+            (false, format!("{error}: {remedy}"))
+        }
+        SourceState::Stopped => (false, "stopped".to_owned()),
+    };
+    Check { name: "source".into(), ok, message }
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match server.state.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// `GET /v1/streams`
+pub(super) async fn streams(State(server): State<Arc<Server>>) -> Json<Value> {
+    Json(json!({ "streams": list_streams(&server) }))
+}
+
+fn list_streams(server: &Server) -> Vec<Value> {
+    let streams = server.state.store.streams();
+    let describe = |stream: &Arc<crate::store::stream::Stream>| {
+        let head = *stream.head().borrow();
+        json!({
+            "name": stream.name(),
+            "earliest": server.cursor(stream.purged()).to_string(),
+            "head": server.cursor(head).to_string(),
+            "lsn": head.commit,
+        })
+    };
+    streams.iter().map(describe).collect()
+}
+
+/// `GET /api/v1/status`
+pub(super) async fn status(State(server): State<Arc<Server>>) -> Json<Value> {
+    let state = &server.state;
+    let source = state.source.borrow().clone();
+    let lag = source.server_lsn.since(source.received_lsn);
+    let clients =
+        |protocol: &str| state.metrics.clients.get_or_create(&Name { name: protocol.into() }).get();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "time": now(),
+        "source": source,
+        "source_lag_bytes": lag,
+        "plugins": *state.plugins.borrow(),
+        "pipelines": latest(&state.pipelines),
+        "outputs": latest(&state.outputs),
+        "streams": list_streams(&server),
+        "clients": { "websocket": clients("websocket"), "sse": clients("sse") },
+        "dead_letters": state.metrics.dead_letters.get(),
+    }))
+}
+
+/// Microseconds since 1970-01-01 UTC, like every time in the status.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn latest<T: Clone>(parts: &[watch::Receiver<T>]) -> Vec<T> {
+    parts.iter().map(|part| part.borrow().clone()).collect()
+}
+
+/// `GET /api/v1/plugins`
+pub(super) async fn plugins(State(server): State<Arc<Server>>) -> Json<Value> {
+    Json(json!({ "plugins": *server.state.plugins.borrow() }))
+}
+
+/// `GET /api/v1/plugins/{name}`
+pub(super) async fn plugin(
+    State(server): State<Arc<Server>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<PluginStatus>, Problem> {
+    let name = name_in_path(path)?;
+    let plugins = server.state.plugins.borrow();
+    plugins.iter().find(|plugin| plugin.name == name).cloned().map(Json).ok_or_else(|| {
+        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        let finding =
+            Finding::error("unknown-plugin", name.as_str(), format!("there is no plugin `{name}`"))
+                .suggest(format!("the plugins are: {}", names.join(", ")));
+        Problem::not_found(finding)
+    })
+}
+
+/// `GET /api/v1/pipelines`
+pub(super) async fn pipelines(State(server): State<Arc<Server>>) -> Json<Value> {
+    Json(json!({ "pipelines": latest(&server.state.pipelines) }))
+}
+
+/// `GET /api/v1/outputs`
+pub(super) async fn outputs(State(server): State<Arc<Server>>) -> Json<Value> {
+    Json(json!({ "outputs": latest(&server.state.outputs) }))
+}
+
+/// A dead letter and its number.
+#[derive(Debug, Serialize)]
+struct Letter {
+    id: u64,
+    #[serde(flatten)]
+    letter: DeadLetter,
+}
+
+/// `GET /api/v1/dlq`
+pub(super) async fn dead_letters(
+    State(server): State<Arc<Server>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let limit = match Parameters::read(&uri, &["limit"])?.get("limit").map(str::parse) {
+        None => DEFAULT_LETTERS,
+        Some(Ok(limit @ 1..=MAX_LETTERS)) => limit,
+        Some(_) => {
+            let message = format!("`limit` is a number from 1 to {MAX_LETTERS}");
+            return Err(Problem::bad_request(Finding::error("bad-limit", "limit", message)));
+        }
+    };
+    let letters = server.state.store.dead_letters(limit)?;
+    let letters = letters.into_iter().map(|(id, letter)| Letter { id, letter });
+    let letters: Vec<Letter> = letters.collect();
+    Ok(Json(Letters { dead_letters: letters }).into_response())
+}
+
+/// Not a `json!` value, which would take the payloads apart.
+#[derive(Debug, Serialize)]
+struct Letters {
+    dead_letters: Vec<Letter>,
+}

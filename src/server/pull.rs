@@ -1,0 +1,158 @@
+//! Streams page by page, for clients that would rather ask than hold a connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+
+use super::Server;
+use super::feed::{Feed, Found};
+use super::place::{Gap, Place};
+use super::problem::{Parameters, Problem, name_in_path};
+use super::visit::count_events;
+use crate::model::event::Events;
+use crate::model::{Finding, Offset, Period};
+use crate::store::StoreError;
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// A page is full when its events have so many bytes, however few they are.
+const FULL: usize = 4 << 20;
+
+/// `GET /v1/streams/{stream}/events`
+pub(super) async fn events(
+    State(server): State<Arc<Server>>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let stream = server.stream(&name_in_path(path)?)?;
+    let asked = Asked::read(&uri)?;
+    let start = asked.place.resolve(&stream, &server)?;
+    let mut feed = Feed::new(stream, start);
+    let mut page = Page::new(start.after, start.gap, asked.limit);
+    page.fill(&mut feed).await?;
+    if page.is_empty() {
+        tokio::select! {
+            _ = timeout(asked.wait, feed.ready()) => page.fill(&mut feed).await?,
+            () = server.shutdown.cancelled() => {}
+        }
+    }
+    count_events(&server.state.metrics, "pull", page.count);
+    let more = feed.newest() > page.next;
+    let fixed = asked.place != Place::Earliest && asked.place != Place::Latest;
+    let caching = match fixed && page.is_full() && more && page.gap.is_none() {
+        // Events never change, so neither does a full page behind a given cursor.
+        true if server.config.token.is_none() => "public, max-age=3600, immutable",
+        true => "private, max-age=3600, immutable",
+        false => "no-store",
+    };
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, caching)];
+    Ok((headers, page.finish(feed.name(), more, &server)).into_response())
+}
+
+/// What a request asks for.
+struct Asked {
+    place: Place,
+    limit: usize,
+    wait: Duration,
+}
+
+impl Asked {
+    fn read(uri: &Uri) -> Result<Self, Problem> {
+        let parameters = Parameters::read(uri, &["after", "limit", "wait"])?;
+        let place = parameters.get("after").map(|text| Place::read(text, "after")).transpose()?;
+        Ok(Self {
+            place: place.unwrap_or(Place::Earliest),
+            limit: parameters.get("limit").map_or(Ok(DEFAULT_LIMIT), read_limit)?,
+            wait: parameters.get("wait").map_or(Ok(Duration::ZERO), read_wait)?,
+        })
+    }
+}
+
+fn read_limit(text: &str) -> Result<usize, Finding> {
+    match text.parse() {
+        Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
+        _ => {
+            let message = format!("`limit` is a number from 1 to {MAX_LIMIT}");
+            Err(Finding::error("bad-limit", "limit", message))
+        }
+    }
+}
+
+/// Seconds, or a span of time as in the config.
+fn read_wait(text: &str) -> Result<Duration, Finding> {
+    let seconds = text.parse().map(Duration::from_secs).ok();
+    let wait = seconds.or_else(|| text.parse().map(Period::duration).ok());
+    wait.filter(|wait| *wait <= MAX_WAIT).ok_or_else(|| {
+        let message = "`wait` is a span of time up to 60s, as in `wait=30s`";
+        Finding::error("bad-wait", "wait", message)
+    })
+}
+
+/// Events of one answer, as the JSON array's inside.
+struct Page {
+    json: Vec<u8>,
+    count: usize,
+    limit: usize,
+    next: Offset,
+    gap: Option<Gap>,
+}
+
+impl Page {
+    fn new(next: Offset, gap: Option<Gap>, limit: usize) -> Self {
+        Self { json: Vec::new(), count: 0, limit, next, gap }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0 && self.gap.is_none()
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= self.limit || self.json.len() >= FULL
+    }
+
+    /// Takes what there is. A gap begins a page of its own, so that it is told in its place.
+    async fn fill(&mut self, feed: &mut Feed) -> Result<(), StoreError> {
+        while !self.is_full() {
+            match feed.read().await? {
+                Found::Run(events) => self.take(&events),
+                Found::Gap(_) if self.count > 0 => break,
+                Found::Gap(gap) => (self.next, self.gap) = (feed.after(), Some(gap)),
+                Found::Nothing => break,
+            }
+            feed.advance(self.next);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, events: &Events) {
+        for event in events.after(self.next) {
+            if self.is_full() {
+                return;
+            }
+            if self.count > 0 {
+                self.json.push(b',');
+            }
+            self.json.extend_from_slice(&event.json);
+            self.count += 1;
+            self.next = event.offset;
+        }
+    }
+
+    fn finish(self, stream: &str, more: bool, server: &Server) -> Vec<u8> {
+        let next = server.cursor(self.next);
+        let gap = self.gap.map(|gap| gap.report(stream, server));
+        let gap = serde_json::json!(gap);
+        let mut body = self.json;
+        body.splice(..0, *b"{\"events\":[");
+        body.extend_from_slice(
+            format!("],\"next\":\"{next}\",\"more\":{more},\"gap\":{gap}}}").as_bytes(),
+        );
+        body
+    }
+}

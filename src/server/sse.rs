@@ -1,0 +1,171 @@
+//! Streams by server-sent events. An event's id is its cursor, so a browser that reconnects by
+//! itself goes on where it was.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use serde_json::json;
+use tokio::time::{Instant, Interval, interval_at};
+use tracing::error;
+
+use super::Server;
+use super::connection::Progress;
+use super::feed::{Feed, Found};
+use super::place::{Gap, Place};
+use super::problem::{Parameters, Problem, name_in_path};
+use super::runs::Form;
+use super::visit::Visit;
+use crate::model::Finding;
+use crate::store::StoreError;
+
+/// A silent stream says so often that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What browsers wait before they reconnect, in milliseconds.
+const RETRY: &str = "retry: 2000\n\n";
+/// Says where reading really began.
+pub(super) const REPLAY_FROM: HeaderName = HeaderName::from_static("walmill-replay-from");
+/// Where a browser that reconnects was.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// `GET /v1/streams/{stream}/sse`
+pub(super) async fn subscribe(
+    State(server): State<Arc<Server>>,
+    Extension(progress): Extension<Arc<Progress>>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let stream = server.stream(&name_in_path(path)?)?;
+    let start = asked_place(&uri, &headers)?.resolve(&stream, &server)?;
+    let visit = server.visits.admit("sse", progress)?;
+    let response_headers = [
+        (header::CONTENT_TYPE, "text/event-stream".to_owned()),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+        // nginx would otherwise collect events before it passes them on.
+        (HeaderName::from_static("x-accel-buffering"), "no".to_owned()),
+        (REPLAY_FROM, server.cursor(start.after).to_string()),
+    ];
+    let subscriber = Subscriber {
+        feed: Feed::new(stream, start),
+        first_gap: start.gap,
+        phase: Phase::Beginning,
+        heartbeat: interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
+        server,
+        visit,
+    };
+    let chunks = unfold(subscriber, |mut subscriber| async {
+        subscriber.next().await.map(|chunk| (Ok::<_, Infallible>(chunk), subscriber))
+    });
+    Ok((response_headers, Body::from_stream(chunks)).into_response())
+}
+
+/// A browser that reconnects says where it was in the header, and repeats the address it was first
+/// given: the header is the later word.
+fn asked_place(uri: &Uri, headers: &HeaderMap) -> Result<Place, Problem> {
+    let parameters = Parameters::read(uri, &["last_event_id"])?;
+    let header = match headers.get(LAST_EVENT_ID).map(|value| value.to_str()) {
+        Some(Ok(text)) => Some(text).filter(|text| !text.is_empty()),
+        Some(Err(_)) => {
+            let finding = Finding::error("bad-cursor", "Last-Event-ID", "the cursor is no text");
+            return Err(Problem::bad_request(finding));
+        }
+        None => None,
+    };
+    Ok(match (header, parameters.get("last_event_id")) {
+        (Some(text), _) => Place::read(text, "Last-Event-ID")?,
+        (None, Some(text)) => Place::read(text, "last_event_id")?,
+        (None, None) => Place::Latest,
+    })
+}
+
+/// One SSE client. Its chunks are pulled by the connection whenever the socket has room for more.
+struct Subscriber {
+    server: Arc<Server>,
+    feed: Feed,
+    first_gap: Option<Gap>,
+    phase: Phase,
+    heartbeat: Interval,
+    visit: Visit,
+}
+
+enum Phase {
+    Beginning,
+    Running,
+    Ended,
+}
+
+impl Subscriber {
+    async fn next(&mut self) -> Option<Bytes> {
+        match self.phase {
+            Phase::Beginning => Some(self.beginning().into()),
+            Phase::Running => Some(self.run().await),
+            Phase::Ended => None,
+        }
+    }
+
+    fn beginning(&mut self) -> String {
+        self.phase = Phase::Running;
+        let gap = self.first_gap.take().map(|gap| self.gap(gap));
+        RETRY.to_owned() + &gap.unwrap_or_default()
+    }
+
+    async fn run(&mut self) -> Bytes {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.server.shutdown.cancelled() => {
+                    return self.closing("shutdown", "walmill is shutting down").into();
+                }
+                () = self.feed.ready() => {
+                    if let Some(chunk) = self.read().await {
+                        self.heartbeat.reset();
+                        return chunk;
+                    }
+                }
+                _ = self.heartbeat.tick() => return Bytes::from_static(b":\n\n"),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Option<Bytes> {
+        match self.feed.read_run(Form::Sse, &self.server).await {
+            Ok(Found::Run(run)) => {
+                let (bytes, count) = run.bytes_after(self.feed.after());
+                self.feed.advance(run.last()?);
+                self.visit.sent(count);
+                Some(bytes)
+            }
+            Ok(Found::Gap(gap)) => Some(self.gap(gap).into()),
+            Ok(Found::Nothing) => None,
+            Err(error) => Some(self.failed(error).into()),
+        }
+    }
+
+    fn gap(&self, gap: Gap) -> String {
+        let report = json!(gap.report(self.feed.name(), &self.server));
+        format!("id: {}\nevent: gap\ndata: {report}\n\n", self.server.cursor(gap.purged))
+    }
+
+    /// The last event. The id stays what it was, so that a browser goes on from there.
+    fn closing(&mut self, outcome: &'static str, message: &str) -> String {
+        self.phase = Phase::Ended;
+        self.visit.leaves(outcome);
+        let cursor = self.server.cursor(self.feed.after()).to_string();
+        let data = json!({ "code": outcome, "message": message, "cursor": cursor });
+        format!("event: closing\ndata: {data}\n\n")
+    }
+
+    fn failed(&mut self, error: StoreError) -> String {
+        error!("read for a client: {:#}", anyhow::Error::new(error));
+        self.closing("error", "the store could not be read")
+    }
+}

@@ -1,0 +1,100 @@
+//! Streams over a WebSocket, in one of two subprotocols: `walmill.v1.json`, where the client
+//! subscribes by message ([`message`] has them all), and `cloudevents.json`, where the address says
+//! which streams and every text frame is one CloudEvent.
+
+mod message;
+mod session;
+mod subscription;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+
+use super::Server;
+use super::connection::Progress;
+use super::problem::{Parameters, Problem};
+use super::runs::Form;
+use crate::model::Finding;
+use session::Session;
+use subscription::{Subscription, Wish};
+
+/// Our own, and what is spoken when a client asks for none.
+const WALMILL: &str = "walmill.v1.json";
+/// The CloudEvents WebSocket binding's.
+const CLOUDEVENTS: &str = "cloudevents.json";
+/// The largest message, and frame, that a client may send.
+const MAX_MESSAGE: usize = 64 << 10;
+
+/// `GET /v1/ws`
+pub(super) async fn upgrade(
+    State(server): State<Arc<Server>>,
+    Extension(progress): Extension<Arc<Progress>>,
+    uri: Uri,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(not_a_websocket)?.protocols([WALMILL, CLOUDEVENTS]);
+    let form = negotiate(&upgrade)?;
+    let subscriptions = asked_by_address(&uri, form, &server)?;
+    let visit = server.visits.admit("websocket", progress)?;
+    let buffer = usize::try_from(server.config.client_buffer.bytes()).unwrap_or(usize::MAX);
+    let upgrade = upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(4 << 10)
+        .write_buffer_size(buffer);
+    Ok(upgrade
+        .on_upgrade(move |socket| Session::new(server, socket, visit, form).run(subscriptions)))
+}
+
+fn negotiate(upgrade: &WebSocketUpgrade) -> Result<Form, Problem> {
+    match upgrade.selected_protocol() {
+        Some(chosen) if chosen == CLOUDEVENTS => Ok(Form::CloudEvents),
+        None if upgrade.requested_protocols().next().is_some() => {
+            let finding = Finding::error(
+                "unknown-subprotocol",
+                "Sec-WebSocket-Protocol",
+                "none of these is spoken here",
+            )
+            .suggest(format!("ask for {WALMILL} or {CLOUDEVENTS}"));
+            Err(Problem::bad_request(finding))
+        }
+        _ => Ok(Form::Walmill),
+    }
+}
+
+/// The streams named in the address, all of them or an error. `cloudevents.json` has no other way
+/// to say it; for `walmill.v1.json` it saves the first message.
+fn asked_by_address(uri: &Uri, form: Form, server: &Server) -> Result<Vec<Subscription>, Problem> {
+    let parameters = Parameters::read(uri, &["streams", "from"])?;
+    let Some(streams) = parameters.get("streams") else {
+        return match form {
+            Form::CloudEvents => Err(Problem::bad_request(no_streams())),
+            _ => Ok(Vec::new()),
+        };
+    };
+    let wish = Wish::from_address(streams, parameters.get("from"))?;
+    Ok(wish.grant(&[], server)?)
+}
+
+fn no_streams() -> Finding {
+    Finding::error(
+        "no-streams",
+        "streams",
+        format!("{CLOUDEVENTS} takes its streams from the address"),
+    )
+    .suggest("connect to /v1/ws?streams=NAME,NAME&from=latest")
+}
+
+fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
+    let finding = Finding::error("no-websocket", "/v1/ws", rejection.body_text())
+        .suggest("this address speaks WebSocket; over plain HTTP use /v1/streams/NAME/sse");
+    match rejection.status() {
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(StatusCode::METHOD_NOT_ALLOWED, finding),
+        _ => Problem::bad_request(finding),
+    }
+}

@@ -1,0 +1,355 @@
+//! One WebSocket client, from its first message to its last. One task owns all of it: it listens,
+//! sends what its streams have, and keeps the time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use futures_util::future::{pending, select_all};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tracing::error;
+
+use super::message::{self, Position, Request};
+use super::subscription::{Subscription, Wish, subscribed};
+use crate::model::{Cursor, Finding};
+use crate::server::connection::Stalled;
+use crate::server::feed::Found;
+use crate::server::place::Gap;
+use crate::server::runs::{Form, Run};
+use crate::server::visit::Visit;
+use crate::server::{GRACE, Server};
+use crate::store::StoreError;
+
+/// A client is asked so often whether it is still there.
+const PING: Duration = Duration::from_secs(20);
+/// It has left when it says nothing for so many times [`PING`].
+const SILENT_PINGS: u32 = 2;
+/// The longest reason that fits in a close frame.
+const MAX_REASON: usize = 123;
+
+/// One client.
+pub(super) struct Session {
+    server: Arc<Server>,
+    socket: WebSocket,
+    visit: Visit,
+    form: Form,
+    subscriptions: Vec<Subscription>,
+    /// Which subscription is asked first, so that a busy one does not starve the others.
+    turn: usize,
+    ping: Interval,
+    unanswered: u32,
+}
+
+/// Why a client leaves, or has to.
+#[derive(Debug)]
+enum Leave {
+    /// It said goodbye, or is gone.
+    Gone,
+    /// It answers no ping.
+    Silent,
+    /// It takes nothing.
+    Slow,
+    /// walmill ends.
+    Shutdown,
+    /// It sent what can't be read.
+    Unreadable(u16, &'static str),
+    /// The store failed.
+    Failed,
+}
+
+impl From<Stalled> for Leave {
+    fn from(_: Stalled) -> Self {
+        Self::Slow
+    }
+}
+
+impl From<axum::Error> for Leave {
+    fn from(_: axum::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<StoreError> for Leave {
+    fn from(error: StoreError) -> Self {
+        error!("read for a client: {:#}", anyhow::Error::new(error));
+        Self::Failed
+    }
+}
+
+impl Leave {
+    /// The close frame's code, a word for programs and a sentence for people; nothing for those
+    /// who would not hear it.
+    fn words(&self) -> Option<(u16, &'static str, &'static str)> {
+        match self {
+            Self::Gone | Self::Silent => None,
+            Self::Slow => Some((close_code::AGAIN, "slow", "the client took nothing for too long")),
+            Self::Shutdown => Some((close_code::RESTART, "shutdown", "walmill is shutting down")),
+            Self::Unreadable(code, why) => Some((*code, "unreadable", why)),
+            Self::Failed => {
+                Some((close_code::ERROR, "store-failed", "the store could not be read"))
+            }
+        }
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Gone => "closed",
+            Self::Slow => "slow",
+            Self::Shutdown => "shutdown",
+            Self::Silent | Self::Unreadable(..) | Self::Failed => "error",
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(server: Arc<Server>, socket: WebSocket, visit: Visit, form: Form) -> Self {
+        let mut ping = interval_at(Instant::now() + PING, PING);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let subscriptions = Vec::new();
+        Self { server, socket, visit, form, subscriptions, turn: 0, ping, unanswered: 0 }
+    }
+
+    /// Serves the client until one of the two sides leaves.
+    pub(super) async fn run(mut self, asked_by_address: Vec<Subscription>) {
+        let leave = match self.begin(asked_by_address).await {
+            Err(leave) => leave,
+            Ok(()) => loop {
+                if let Err(leave) = self.step().await {
+                    break leave;
+                }
+            },
+        };
+        self.visit.leaves(leave.outcome());
+        if let Some(words) = leave.words() {
+            // Whoever does not take it in time knows its place from the last event it got.
+            let _ = tokio::time::timeout(GRACE, self.say_goodbye(words)).await;
+        }
+    }
+
+    async fn begin(&mut self, granted: Vec<Subscription>) -> Result<(), Leave> {
+        match granted.is_empty() {
+            true => Ok(()),
+            false => self.add(granted).await,
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Leave> {
+        tokio::select! {
+            biased;
+            () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
+            message = self.socket.recv() => self.hear(message).await,
+            _ = self.ping.tick() => self.ask_whether_still_there().await,
+            index = next_ready(&mut self.subscriptions, self.turn) => self.forward(index).await,
+        }
+    }
+
+    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), Leave> {
+        self.unanswered = 0;
+        match message {
+            None | Some(Ok(Message::Close(_))) => Err(Leave::Gone),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Text(_))) if self.form == Form::CloudEvents => {
+                Err(Leave::Unreadable(close_code::POLICY, "cloudevents.json only sends"))
+            }
+            Some(Ok(Message::Text(text))) => self.answer(&text).await,
+            Some(Ok(Message::Binary(_))) => {
+                Err(Leave::Unreadable(close_code::UNSUPPORTED, "messages are JSON texts"))
+            }
+            Some(Err(error)) => Err(unreadable(error)),
+        }
+    }
+
+    async fn answer(&mut self, text: &str) -> Result<(), Leave> {
+        let request = match Request::parse(text) {
+            Ok(request) => request,
+            Err(finding) => return self.say(message::error(None, &finding)).await,
+        };
+        let id = request.id.clone();
+        let done = match request.kind.as_str() {
+            "subscribe" => return self.subscribe(request).await,
+            "unsubscribe" => self.unsubscribe(request).map(Some),
+            "ack" => self.acknowledge(&request).map(|()| None),
+            "ping" => Ok(Some(message::pong(id.as_deref()))),
+            other => Err(unknown_type(other)),
+        };
+        match done {
+            Ok(None) => Ok(()),
+            Ok(Some(answer)) => self.say(answer).await,
+            Err(finding) => self.say(message::error(id.as_deref(), &finding)).await,
+        }
+    }
+
+    async fn subscribe(&mut self, request: Request) -> Result<(), Leave> {
+        let id = request.id.clone();
+        let granted = Wish::from_message(request)
+            .and_then(|wish| wish.grant(&self.subscriptions, &self.server));
+        match granted {
+            Ok(granted) => self.add(granted).await,
+            Err(finding) => self.say(message::error(id.as_deref(), &finding)).await,
+        }
+    }
+
+    /// Takes subscriptions on, and tells the client where they begin.
+    async fn add(&mut self, granted: Vec<Subscription>) -> Result<(), Leave> {
+        if self.form == Form::Walmill {
+            self.say(subscribed(&granted, &self.server)).await?;
+        }
+        for mut subscription in granted {
+            if let Some(gap) = subscription.gap.take() {
+                self.say(self.gap(subscription.feed.name(), gap)).await?;
+            }
+            self.subscriptions.push(subscription);
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, request: Request) -> Result<String, Finding> {
+        let id = request.id;
+        let meant = |subscription: &mut Subscription| match request.streams.as_slice() {
+            [] => id.is_some() && subscription.id == id,
+            streams => streams.iter().any(|name| name == subscription.feed.name()),
+        };
+        let removed = self.subscriptions.extract_if(.., meant);
+        let removed: Vec<String> = removed.map(|s| s.feed.name().to_owned()).collect();
+        match removed.is_empty() {
+            false => Ok(message::unsubscribed(id.as_deref(), &removed)),
+            true => Err(Finding::error("not-subscribed", "", "no subscription is meant by this")
+                .suggest("give the subscription's `id`, or its `streams`")),
+        }
+    }
+
+    fn acknowledge(&mut self, request: &Request) -> Result<(), Finding> {
+        let (Some(stream), Some(cursor)) = (&request.stream, &request.cursor) else {
+            return Err(Finding::error("bad-message", "", "an ack has a `stream` and a `cursor`"));
+        };
+        let cursor: Cursor = cursor
+            .parse()
+            .map_err(|error| Finding::error("bad-cursor", "cursor", format!("this is {error}")))?;
+        let subscription = self.subscriptions.iter_mut().find(|s| s.feed.name() == stream);
+        let subscription = subscription.ok_or_else(|| {
+            Finding::error("not-subscribed", "stream", format!("`{stream}` is not read here"))
+        })?;
+        subscription.acknowledged(cursor.offset);
+        Ok(())
+    }
+
+    async fn ask_whether_still_there(&mut self) -> Result<(), Leave> {
+        if self.unanswered == SILENT_PINGS {
+            return Err(Leave::Silent);
+        }
+        self.unanswered += 1;
+        self.send(Message::Ping(Bytes::new())).await
+    }
+
+    /// Sends what a subscription has next.
+    async fn forward(&mut self, index: usize) -> Result<(), Leave> {
+        self.turn = index + 1;
+        let subscription = &mut self.subscriptions[index];
+        match subscription.feed.read_run(self.form, &self.server).await? {
+            Found::Run(run) => self.send_run(index, &run).await,
+            Found::Gap(gap) => {
+                let text = self.gap(self.subscriptions[index].feed.name(), gap);
+                self.say(text).await
+            }
+            Found::Nothing => Ok(()),
+        }
+    }
+
+    async fn send_run(&mut self, index: usize, run: &Run) -> Result<(), Leave> {
+        let Self { server, socket, visit, subscriptions, .. } = self;
+        let subscription = &mut subscriptions[index];
+        let room = subscription.room();
+        let frames = run.after(subscription.feed.after());
+        let sending = async {
+            // `feed` fills the socket's buffer and writes it out whenever it is full.
+            for frame in frames.iter().take(room) {
+                socket.feed(Message::Text(frame.text.clone())).await?;
+                subscription.sent(frame.offset);
+            }
+            socket.flush().await
+        };
+        let patience = server.config.client_timeout.duration();
+        visit.progress.patiently(patience, sending).await??;
+        visit.sent(frames.len().min(room));
+        Ok(())
+    }
+
+    fn gap(&self, stream: &str, gap: Gap) -> String {
+        match self.form {
+            Form::CloudEvents => message::gap_event(stream, gap, &self.server),
+            _ => message::gap(stream, gap, &self.server),
+        }
+    }
+
+    async fn say(&mut self, text: String) -> Result<(), Leave> {
+        self.send(Message::Text(text.into())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Leave> {
+        let patience = self.server.config.client_timeout.duration();
+        Ok(self.visit.progress.patiently(patience, self.socket.send(message)).await??)
+    }
+
+    /// The last words: where to go on from. Then waits for the client to close its side, because
+    /// closing ours while something of it is unread would throw away what it has not taken yet.
+    async fn say_goodbye(
+        &mut self,
+        (code, word, sentence): (u16, &str, &str),
+    ) -> Result<(), axum::Error> {
+        let position = |subscription: &Subscription| Position {
+            name: subscription.feed.name().to_owned(),
+            cursor: self.server.cursor(subscription.feed.after()).to_string(),
+        };
+        let positions: Vec<Position> = self.subscriptions.iter().map(position).collect();
+        if self.form == Form::Walmill {
+            let closing = message::closing(word, sentence, &positions);
+            self.socket.feed(Message::Text(closing.into())).await?;
+        }
+        let reason = reason(&positions, sentence);
+        self.socket.send(Message::Close(Some(CloseFrame { code, reason }))).await?;
+        while let Some(Ok(_)) = self.socket.recv().await {}
+        Ok(())
+    }
+}
+
+/// The cursors to go on from, in the order of the subscriptions, as `from` takes them; a sentence
+/// where there are none, or more than fit.
+fn reason(positions: &[Position], sentence: &str) -> Utf8Bytes {
+    let cursors: Vec<&str> = positions.iter().map(|position| position.cursor.as_str()).collect();
+    match cursors.join(",") {
+        text if text.is_empty() || text.len() > MAX_REASON => sentence.into(),
+        text => text.into(),
+    }
+}
+
+/// The index of a subscription that has something to send.
+async fn next_ready(subscriptions: &mut [Subscription], turn: usize) -> usize {
+    let count = subscriptions.len();
+    if count == 0 {
+        return pending().await;
+    }
+    let (before, from) = subscriptions.split_at_mut(turn % count);
+    let first = before.len();
+    let waiting = from.iter_mut().chain(before).map(|subscription| Box::pin(subscription.ready()));
+    let ((), place, _) = select_all(waiting).await;
+    (first + place) % count
+}
+
+fn unreadable(error: axum::Error) -> Leave {
+    use tungstenite::Error;
+    match error.into_inner().downcast::<Error>().map(|error| *error) {
+        Ok(Error::Capacity(_)) => {
+            Leave::Unreadable(close_code::SIZE, "a message may have 64 KiB at most")
+        }
+        Ok(Error::Utf8(_)) => Leave::Unreadable(close_code::INVALID, "a text is not UTF-8"),
+        Ok(Error::Protocol(_)) => Leave::Unreadable(close_code::PROTOCOL, "not the protocol"),
+        _ => Leave::Gone,
+    }
+}
+
+fn unknown_type(kind: &str) -> Finding {
+    Finding::error("unknown-type", "type", format!("`{kind}` is no type of message"))
+        .suggest("the types are subscribe, unsubscribe, ack and ping")
+}

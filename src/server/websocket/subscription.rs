@@ -1,0 +1,193 @@
+//! What a client wants to read, and each stream it reads.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
+
+use serde_json::json;
+
+use super::message::{From, Request};
+use crate::model::{Finding, Offset};
+use crate::server::Server;
+use crate::server::feed::Feed;
+use crate::server::place::{Gap, Place};
+
+/// Streams that one connection may read.
+const MAX_STREAMS: usize = 256;
+/// Events that may be on their way to a client that asked for a window.
+const MAX_WINDOW: u32 = 65_536;
+
+/// What a client wants to read.
+#[derive(Debug)]
+pub(super) struct Wish {
+    id: Option<String>,
+    /// Each stream once, and where to begin.
+    streams: Vec<(String, Place)>,
+    window: Option<NonZeroU32>,
+}
+
+impl Wish {
+    pub(super) fn from_message(request: Request) -> Result<Self, Finding> {
+        let mut each = HashMap::new();
+        let mut all = Place::Latest;
+        match request.from {
+            None => {}
+            Some(From::All(text)) => all = Place::read(&text, "from")?,
+            Some(From::Each(places)) => {
+                for (stream, text) in places {
+                    let place = Place::read(&text, &format!("from.{stream}"))?;
+                    each.insert(stream, place);
+                }
+            }
+        }
+        let place_of = |name: String| {
+            let place = each.remove(&name).unwrap_or(all);
+            (name, place)
+        };
+        let streams = request.streams.into_iter().map(place_of).collect();
+        match each.into_keys().next() {
+            None => Self { id: request.id, streams, window: request.window }.checked(),
+            Some(name) => Err(Finding::error(
+                "bad-message",
+                format!("from.{name}"),
+                format!("`{name}` is not in `streams`"),
+            )),
+        }
+    }
+
+    /// `streams=a,b` with `from` for all of them, or `from=x,y`, one for each.
+    pub(super) fn from_address(streams: &str, from: Option<&str>) -> Result<Self, Finding> {
+        let names: Vec<String> = streams.split(',').map(str::to_owned).collect();
+        let places = from.unwrap_or("latest").split(',').map(|text| Place::read(text, "from"));
+        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
+        let places = match places.as_slice() {
+            [one] => vec![*one; names.len()],
+            each if each.len() == names.len() => places,
+            _ => {
+                return Err(Finding::error(
+                    "bad-from",
+                    "from",
+                    "`from` and `streams` do not match",
+                )
+                .suggest("give one place for all streams, or one for each, with commas"));
+            }
+        };
+        Self { id: None, streams: names.into_iter().zip(places).collect(), window: None }.checked()
+    }
+
+    fn checked(self) -> Result<Self, Finding> {
+        if self.streams.is_empty() {
+            return Err(Finding::error("no-streams", "streams", "no stream is named"));
+        }
+        if self.window.is_some_and(|window| window.get() > MAX_WINDOW) {
+            let message = format!("a window holds at most {MAX_WINDOW} events");
+            return Err(Finding::error("bad-window", "window", message));
+        }
+        Ok(self)
+    }
+
+    /// Every stream of the wish, or the first reason against it.
+    pub(super) fn grant(
+        self,
+        present: &[Subscription],
+        server: &Server,
+    ) -> Result<Vec<Subscription>, Finding> {
+        if present.len() + self.streams.len() > MAX_STREAMS {
+            let message = format!("one connection reads at most {MAX_STREAMS} streams");
+            return Err(Finding::error("too-many-streams", "streams", message)
+                .suggest("open another connection for the others"));
+        }
+        let mut granted: Vec<Subscription> = Vec::with_capacity(self.streams.len());
+        for (name, place) in self.streams {
+            if present.iter().chain(&granted).any(|other| other.feed.name() == name) {
+                let message = format!("`{name}` is read on this connection already");
+                return Err(Finding::error("already-subscribed", name, message));
+            }
+            let stream = server.stream(&name)?;
+            let start = place.resolve(&stream, server)?;
+            granted.push(Subscription {
+                id: self.id.clone(),
+                feed: Feed::new(stream, start),
+                gap: start.gap,
+                window: self.window.map(Window::new),
+            });
+        }
+        Ok(granted)
+    }
+}
+
+/// One stream that a client reads.
+pub(super) struct Subscription {
+    pub(super) id: Option<String>,
+    pub(super) feed: Feed,
+    /// A gap at its very beginning that the client has not been told of.
+    pub(super) gap: Option<Gap>,
+    pub(super) window: Option<Window>,
+}
+
+impl Subscription {
+    /// Waits until there is something to send, and the client's window is open.
+    pub(super) async fn ready(&mut self) {
+        if self.window.as_ref().is_some_and(|window| window.room() == 0) {
+            // An acknowledgement opens it, and then everyone is asked again.
+            std::future::pending::<()>().await;
+        }
+        self.feed.ready().await;
+    }
+
+    /// How many events may be sent.
+    pub(super) fn room(&self) -> usize {
+        self.window.as_ref().map_or(usize::MAX, Window::room)
+    }
+
+    /// Notes that an event is on its way.
+    pub(super) fn sent(&mut self, offset: Offset) {
+        self.feed.advance(offset);
+        if let Some(window) = &mut self.window {
+            window.unacknowledged.push_back(offset);
+        }
+    }
+
+    /// Notes that the client is done with everything up to and including `offset`.
+    pub(super) fn acknowledged(&mut self, offset: Offset) {
+        if let Some(window) = &mut self.window {
+            window.acknowledge(offset);
+        }
+    }
+}
+
+/// The answer to a wish that was granted.
+pub(super) fn subscribed(granted: &[Subscription], server: &Server) -> String {
+    let streams: Vec<_> = granted
+        .iter()
+        .map(|Subscription { feed, .. }| {
+            let [from, head] =
+                [feed.after(), feed.newest()].map(|offset| server.cursor(offset).to_string());
+            json!({ "name": feed.name(), "from": from, "head": head })
+        })
+        .collect();
+    let id = granted.first().and_then(|first| first.id.as_deref());
+    json!({ "type": "subscribed", "id": id, "streams": streams }).to_string()
+}
+
+/// Events that were sent and not acknowledged, at most so many.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: usize,
+    unacknowledged: VecDeque<Offset>,
+}
+
+impl Window {
+    fn new(size: NonZeroU32) -> Self {
+        Self { size: size.get() as usize, unacknowledged: VecDeque::new() }
+    }
+
+    fn room(&self) -> usize {
+        self.size - self.unacknowledged.len()
+    }
+
+    fn acknowledge(&mut self, offset: Offset) {
+        while self.unacknowledged.front().is_some_and(|oldest| *oldest <= offset) {
+            self.unacknowledged.pop_front();
+        }
+    }
+}

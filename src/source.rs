@@ -1,0 +1,341 @@
+//! One replication slot: connects, receives whole committed transactions, hands them to the
+//! journal, and confirms to PostgreSQL what the journal has on disk.
+//!
+//! The source runs on a thread and a runtime of its own, since the kernel hands over a small piece
+//! for each row, and a wake-up that crosses threads would cost more than the row. There, two tasks
+//! share a connection: one receives, and waits when the journal is slow; the other keeps the server
+//! informed, whatever the first one waits for.
+
+mod assembler;
+mod config;
+mod connection;
+mod database;
+mod fault;
+mod feedback;
+mod login;
+mod net;
+mod publication;
+mod retry;
+mod slot;
+mod status;
+mod stream;
+mod tls;
+mod types;
+mod url;
+mod wire;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::metrics::Metrics;
+use crate::model::status::SourceStatus;
+use crate::store::journal::{Append, Durable};
+use crate::store::{Store, StoreError};
+use assembler::Assembler;
+pub use config::{Config, NameError, PublicationName, SlotName, Snapshot};
+use connection::{Connection, Halves};
+use database::Database;
+use fault::{Fault, Report};
+use feedback::{Feedback, Progress};
+use net::Socket;
+use retry::Backoff;
+use slot::Past;
+use status::Publisher;
+use stream::{End, Stream};
+pub use url::{Url, UrlError};
+use wire::Wire;
+
+/// A stream that ran for so long was a success, however it ended.
+const SUCCESS: Duration = Duration::from_secs(5);
+/// For the journal to sync its last blocks at a shutdown.
+const LAST_SYNC: Duration = Duration::from_secs(10);
+/// For the server to take in our last word.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// Between two looks at the end of the server's log.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The running source.
+pub struct Source {
+    /// What it is doing.
+    pub status: watch::Receiver<SourceStatus>,
+    /// Ends after a shutdown, or with an error of the store, which is fatal.
+    pub thread: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Source {
+    /// Starts the source's thread. It tries until it is shut down, and never ends because of the
+    /// database: what is wrong there is in the status.
+    ///
+    /// # Errors
+    /// The system has no thread to give, or the store cannot be read.
+    pub fn start(
+        config: Config,
+        store: Store,
+        appender: mpsc::Sender<Append>,
+        durable: watch::Receiver<Durable>,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let position = durable.borrow().lsn();
+        let publisher = Publisher::new(&config, position, Arc::clone(&metrics));
+        let status = publisher.subscribe();
+        let relations = store.clone();
+        let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
+        let worker = Worker {
+            assembler: Assembler::new(store.last_commit(), intern),
+            config,
+            store,
+            durable,
+            metrics,
+            publisher,
+            told: None,
+        };
+        let run = move || runtime.block_on(worker.run(appender, shutdown));
+        let thread = thread::Builder::new().name("source".into()).spawn(run)?;
+        Ok(Self { status, thread })
+    }
+}
+
+type Appender = mpsc::Sender<Append>;
+
+struct Worker {
+    config: Config,
+    store: Store,
+    durable: watch::Receiver<Durable>,
+    metrics: Arc<Metrics>,
+    publisher: Publisher,
+    assembler: Assembler,
+    /// What went wrong last: said once.
+    told: Option<Report>,
+}
+
+/// A connection that streams.
+struct Running {
+    database: Arc<Database>,
+    halves: Halves,
+    wal_sender_timeout: Option<Duration>,
+}
+
+/// A stream that we were asked to end, before our last word.
+struct Parting {
+    wire: Wire<ReadHalf<Box<dyn Socket>>>,
+    feedback: AbortOnDropHandle<io::Result<WriteHalf<Box<dyn Socket>>>>,
+    end: CancellationToken,
+}
+
+impl Worker {
+    async fn run(
+        mut self,
+        appender: Appender,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let (mut backoff, mut attempt) = (Backoff::default(), 0);
+        let parting = loop {
+            let fault = match self.attempt(attempt, &mut backoff, &appender, &shutdown).await {
+                Ok(parting) => break parting,
+                Err(fault) => fault,
+            };
+            self.assembler.disconnect();
+            let wait = backoff.next(&fault);
+            self.tell(fault, wait)?;
+            attempt += 1;
+            tokio::select! {
+                () = shutdown.cancelled() => break None,
+                () = sleep(wait) => {}
+            }
+        };
+        // The journal ends when nobody can send to it any more, and then its last position is known.
+        drop(appender);
+        if let Some(parting) = parting {
+            self.part(parting).await;
+        }
+        self.publisher.stopped();
+        Ok(())
+    }
+
+    /// Connects and streams until something breaks, or until the shutdown.
+    async fn attempt(
+        &mut self,
+        attempt: usize,
+        backoff: &mut Backoff,
+        appender: &Appender,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Parting>, Fault> {
+        let running = tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            running = self.connect(attempt, appender) => running?,
+        };
+        let started = Instant::now();
+        let ended = self.stream(running, appender, shutdown).await;
+        if started.elapsed() > SUCCESS {
+            backoff.reset();
+        }
+        ended
+    }
+
+    /// Everything before the first change: is this our server, is the slot ours, is all there.
+    async fn connect(&self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
+        let config = &self.config;
+        let database = Database::open(&config.url, attempt).await?;
+        let mut connection = Connection::open(config, attempt).await?;
+        let identity = connection.identify().await?;
+        let wal_sender_timeout = connection.wal_sender_timeout().await?;
+        self.publisher.identified(connection.server_version(), &identity);
+        let past = Past { origin: self.store.origin()?, durable: self.durable.borrow().lsn() };
+        let known = past.origin.as_ref().map(|origin| origin.timeline);
+        let moved = known.is_some_and(|known| known != identity.timeline) && !past.is_empty();
+        let history = if moved { Some(connection.history(identity.timeline).await?) } else { None };
+        slot::check_origin(&past, &identity, history.as_deref(), config)?;
+        let found = slot::find(&database, config).await?;
+        match &found {
+            Some(slot) => slot::check(slot, &past, config)?,
+            None if past.is_empty() => {}
+            None => return Err(slot::missing(&past, config)),
+        }
+        // The publication comes first: PostgreSQL decodes with the catalog of the slot's time.
+        publication::ensure(&database, config, found.is_some(), past.is_empty()).await?;
+        let slot = match found {
+            Some(slot) => slot,
+            None => slot::create(&database, config).await?,
+        };
+        if past.is_empty() || moved {
+            self.store.set_origin(&slot::origin_of(&identity, config))?;
+        }
+        if past.is_empty() {
+            // Where the journal begins: from now on a slot that is ahead of us was moved by somebody
+            // else. If the journal has ended, the stream finds out.
+            let _ = appender.send(Append::Idle(slot.confirmed)).await;
+        }
+        let halves = connection.stream(past.durable).await?;
+        Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
+    }
+
+    async fn stream(
+        &mut self,
+        running: Running,
+        appender: &Appender,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Parting>, Fault> {
+        let Running { database, halves: (wire, writer), wal_sender_timeout } = running;
+        let (progress, end) = (Arc::new(Progress::default()), CancellationToken::new());
+        progress.receive(self.durable.borrow().lsn());
+        let mut feedback = AbortOnDropHandle::new(tokio::spawn(
+            Feedback {
+                writer,
+                durable: self.durable.clone(),
+                progress: Arc::clone(&progress),
+                rhythm: feedback::rhythm(wal_sender_timeout),
+                publisher: self.publisher.clone(),
+                end: end.clone(),
+            }
+            .run(),
+        ));
+        let _look = AbortOnDropHandle::new(tokio::spawn(look(
+            Arc::clone(&database),
+            Arc::clone(&progress),
+        )));
+        let mut stream = Stream {
+            wire,
+            assembler: &mut self.assembler,
+            appender,
+            database: &database,
+            config: &self.config,
+            progress,
+            metrics: &self.metrics,
+            patience: stream::patience(wal_sender_timeout),
+            next_idle: Instant::now(),
+        };
+        self.publisher.streaming();
+        self.told = None;
+        tracing::info!(slot = %self.config.slot, "streaming");
+        let ended = tokio::select! {
+            ended = stream.run(shutdown) => ended?,
+            ended = &mut feedback => return Err(unheard(ended)),
+        };
+        match ended {
+            End::Shutdown => Ok(Some(Parting { wire: stream.wire, feedback, end })),
+            End::JournalClosed => Ok(None),
+        }
+    }
+
+    /// Confirms what the journal has in the end, and leaves.
+    async fn part(&mut self, Parting { mut wire, feedback, end }: Parting) {
+        let synced = async { while self.durable.changed().await.is_ok() {} };
+        if timeout(LAST_SYNC, synced).await.is_err() {
+            tracing::warn!("the journal has not ended in time; its last changes will come again");
+        }
+        end.cancel();
+        let goodbye = async {
+            if let Ok(Ok(mut writer)) = feedback.await {
+                stream::drain(&mut wire).await;
+                let mut message = BytesMut::new();
+                frontend::terminate(&mut message);
+                let _ = writer.write_all(&message).await;
+                let _ = writer.shutdown().await;
+            }
+        };
+        if timeout(LAST_WORD, goodbye).await.is_err() {
+            tracing::debug!("the server did not say goodbye");
+        }
+    }
+
+    /// Says what went wrong, to the status and, when it is news, to the log.
+    fn tell(&mut self, fault: Fault, wait: Duration) -> Result<(), StoreError> {
+        let halt = matches!(fault, Fault::Halt(_));
+        let report = match fault {
+            Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => report,
+            Fault::Store(error) => {
+                let remedy = "see the disk of `store.path`, and start walmill again".into();
+                self.publisher.halted(Report { error: error.to_string(), remedy });
+                return Err(error);
+            }
+        };
+        if self.told.as_ref() != Some(&report) {
+            let Report { error, remedy } = &report;
+            match halt {
+                true => tracing::error!(remedy, "halted: {error}"),
+                false => tracing::warn!(remedy, "waiting: {error}"),
+            }
+            self.told = Some(report.clone());
+        }
+        match halt {
+            true => self.publisher.halted(report),
+            false => self.publisher.waiting(report, wait),
+        }
+        Ok(())
+    }
+}
+
+/// The feedback task ended before the stream did: its socket is broken.
+fn unheard<W>(ended: Result<io::Result<W>, tokio::task::JoinError>) -> Fault {
+    let error = match ended {
+        Ok(Ok(_)) => io::ErrorKind::UnexpectedEof.into(),
+        Ok(Err(error)) => error,
+        Err(error) => io::Error::other(error),
+    };
+    Fault::broken("confirm", &error)
+}
+
+/// Asks where the server's log ends: the stream does not say while it is behind.
+async fn look(database: Arc<Database>, progress: Arc<Progress>) {
+    let mut looks = interval(LOOK);
+    loop {
+        looks.tick().await;
+        match database.log_end().await {
+            Ok(Some(end)) => progress.see(end),
+            // A standby does not say, and a lost connection will be noticed by the stream.
+            Ok(None) | Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The replication connection: who the server is, and the start of the stream (PostgreSQL docs,
+//! "Streaming Replication Protocol").
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use super::config::Config;
+use super::fault::{Fault, quote};
+use super::login::{self, Session};
+use super::net::{self, Socket};
+use super::wire::{Wire, broken, row, server_error};
+use crate::model::Lsn;
+
+/// For the server to answer anything but the start of the stream.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The first server version whose pgoutput knows `messages`.
+const WITH_MESSAGES: u32 = 14;
+/// The first server version that ends sessions for being idle.
+const WITH_IDLE_TIMEOUT: u32 = 14;
+
+/// A connection that can stream, and does not yet.
+pub(super) struct Connection<'a> {
+    session: Session,
+    config: &'a Config,
+}
+
+/// What IDENTIFY_SYSTEM says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) system_identifier: String,
+    pub(super) timeline: u32,
+    /// End of the log that is on the server's disk.
+    pub(super) flushed: Lsn,
+}
+
+/// The two halves of a running stream.
+pub(super) type Halves = (Wire<ReadHalf<Box<dyn Socket>>>, WriteHalf<Box<dyn Socket>>);
+
+impl<'a> Connection<'a> {
+    /// Connects and logs in.
+    pub(super) async fn open(config: &'a Config, attempt: usize) -> Result<Self, Fault> {
+        let login = async {
+            login::replication(net::connect(&config.url, attempt).await?, &config.url).await
+        };
+        let session = match timeout(ANSWER, login).await {
+            Ok(session) => session?,
+            Err(_) => return Err(Fault::silent("log in", ANSWER)),
+        };
+        let mut connection = Self { session, config };
+        if connection.major_version() >= WITH_IDLE_TIMEOUT {
+            connection.ask("SET idle_session_timeout TO 0").await?;
+        }
+        if connection.session.parameters.get("server_encoding").is_some_and(|e| e == "SQL_ASCII") {
+            // Such a server cannot convert what it has; it would stop at the first odd byte.
+            connection.ask("SET client_encoding TO 'SQL_ASCII'").await?;
+        }
+        Ok(connection)
+    }
+
+    /// `server_version`, as the server writes it.
+    pub(super) fn server_version(&self) -> &str {
+        self.session.parameters.get("server_version").map_or("", String::as_str)
+    }
+
+    fn major_version(&self) -> u32 {
+        let version = self.server_version();
+        let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+        version[..end].parse().unwrap_or(0)
+    }
+
+    pub(super) async fn identify(&mut self) -> Result<Identity, Fault> {
+        let row = self.ask("IDENTIFY_SYSTEM").await?;
+        let field = |index: usize| row.get(index).map_or("", String::as_str);
+        match (field(1).parse(), field(2).parse()) {
+            (Ok(timeline), Ok(flushed)) => {
+                Ok(Identity { system_identifier: field(0).into(), timeline, flushed })
+            }
+            _ => Err(Fault::broken("identify the server", &broken("IDENTIFY_SYSTEM"))),
+        }
+    }
+
+    /// Where the timelines before this one ended.
+    pub(super) async fn history(&mut self, timeline: u32) -> Result<String, Fault> {
+        let row = self.ask(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        Ok(row.into_iter().nth(1).unwrap_or_default())
+    }
+
+    /// How long the server waits for a word of ours; `None`: for ever.
+    pub(super) async fn wal_sender_timeout(&mut self) -> Result<Option<Duration>, Fault> {
+        let row = self.ask("SHOW wal_sender_timeout").await?;
+        Ok(row.first().and_then(|value| guc_duration(value)))
+    }
+
+    /// Starts the stream behind `from`.
+    pub(super) async fn stream(mut self, from: Lsn) -> Result<Halves, Fault> {
+        let (slot, publication) = (&self.config.slot, self.config.publication.as_str());
+        // The list of names is itself text with identifiers in it.
+        let publication = quote(publication).replace('\'', "''");
+        let messages = if self.major_version() >= WITH_MESSAGES { ", messages 'true'" } else { "" };
+        let command = format!(
+            "START_REPLICATION SLOT {} LOGICAL {from} \
+             (proto_version '1', publication_names '{publication}'{messages})",
+            quote(slot.as_str()),
+        );
+        self.query(&command).await.map_err(|error| Fault::broken("start the stream", &error))?;
+        loop {
+            let next = timeout(ANSWER, self.session.wire.next()).await;
+            let (tag, body) = next
+                .map_err(|_| Fault::silent("start the stream", ANSWER))?
+                .map_err(|error| Fault::broken("start the stream", &error))?;
+            match tag {
+                b'W' => return Ok(self.session.wire.split(tokio::io::split)),
+                b'E' => {
+                    let refusal = server_error(&body);
+                    return Err(Fault::stopped(&refusal, &self.config.url, slot.as_str()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn query(&mut self, query: &str) -> io::Result<()> {
+        let mut message = BytesMut::new();
+        frontend::query(query, &mut message)?;
+        self.session.wire.socket.write_all(&message).await?;
+        self.session.wire.socket.flush().await
+    }
+
+    /// The first row of the answer.
+    async fn ask(&mut self, query: &str) -> Result<Vec<String>, Fault> {
+        let doing = query.to_lowercase();
+        self.query(query).await.map_err(|error| Fault::broken(&doing, &error))?;
+        let (mut answer, mut refusal) = (Vec::new(), None);
+        loop {
+            let next = timeout(ANSWER, self.session.wire.next()).await;
+            let (tag, body) = next
+                .map_err(|_| Fault::silent(&doing, ANSWER))?
+                .map_err(|error| Fault::broken(&doing, &error))?;
+            match tag {
+                b'D' => answer = row(&body).map_err(|error| Fault::broken(&doing, &error))?,
+                b'E' => refusal = Some(server_error(&body)),
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        match refusal {
+            Some(refusal) => Err(Fault::refused(&doing, &refusal, &self.config.url)),
+            None => Ok(answer),
+        }
+    }
+}
+
+/// A setting with a unit: `1min`, `30s`, `2500ms`; `None` for 0.
+fn guc_duration(value: &str) -> Option<Duration> {
+    let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let number: u64 = value[..end].parse().ok().filter(|number| *number > 0)?;
+    let millis = match value[end..].trim() {
+        "d" => 86_400_000,
+        "h" => 3_600_000,
+        "min" => 60_000,
+        "s" => 1_000,
+        _ => 1,
+    };
+    Some(Duration::from_millis(number.saturating_mul(millis)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_with_their_units() {
+        assert_eq!(guc_duration("1min"), Some(Duration::from_secs(60)));
+        assert_eq!(guc_duration("3s"), Some(Duration::from_secs(3)));
+        assert_eq!(guc_duration("2500ms"), Some(Duration::from_millis(2500)));
+        assert_eq!(guc_duration("0"), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! The replication slot: the place that PostgreSQL keeps for us, and whether it is still ours.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::config::Config;
+use super::connection::Identity;
+use super::database::Database;
+use super::fault::{Fault, start_anew};
+use crate::model::Lsn;
+use crate::store::Origin;
+
+/// How often we say that the slot's creation still waits.
+const WAITING: Duration = Duration::from_secs(10);
+
+/// What the server says about the slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slot {
+    plugin: Option<String>,
+    database: Option<String>,
+    lost: bool,
+    /// Where the server would go on by itself.
+    pub(super) confirmed: Lsn,
+}
+
+/// What walmill knows of its own past.
+#[derive(Debug, Clone)]
+pub(super) struct Past {
+    pub(super) origin: Option<Origin>,
+    /// What is on our disk.
+    pub(super) durable: Lsn,
+}
+
+impl Past {
+    /// Nothing was streamed yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.origin.is_none() || self.durable == Lsn::ZERO
+    }
+}
+
+/// Looks the slot up.
+pub(super) async fn find(database: &Database, config: &Config) -> Result<Option<Slot>, Fault> {
+    let query = "SELECT plugin::text, database::text, wal_status = 'lost', \
+                 confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
+    let rows = database.rows("look up the slot", query, &[&config.slot.as_str()]).await?;
+    Ok(rows.first().map(|row| Slot {
+        plugin: row.get(0),
+        database: row.get(1),
+        lost: row.get::<_, Option<bool>>(2).unwrap_or(false),
+        confirmed: row
+            .get::<_, Option<String>>(3)
+            .and_then(|lsn| lsn.parse().ok())
+            .unwrap_or(Lsn::ZERO),
+    }))
+}
+
+/// Creates the slot. PostgreSQL waits here for every transaction that is open now.
+pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot, Fault> {
+    let slot = config.slot.as_str();
+    let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+    if !config.create_slot {
+        return Err(Fault::person(
+            format!("slot `{slot}` is missing"),
+            format!("run `SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')`"),
+        ));
+    }
+    let created = async { database.rows("create the slot", create, &[&slot]).await };
+    let mut waiting = interval(WAITING);
+    waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    waiting.reset();
+    tokio::pin!(created);
+    loop {
+        tokio::select! {
+            rows = &mut created => {
+                rows?;
+                break;
+            }
+            _ = waiting.tick() => tracing::warn!(
+                "the slot's creation waits for open transactions to end: `SELECT pid, query FROM \
+                 pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start`"
+            ),
+        }
+    }
+    tracing::info!(slot, "created");
+    let missing = || Fault::away("the new slot is gone", "see who drops replication slots");
+    find(database, config).await?.ok_or_else(missing)
+}
+
+/// Whether the server is the one that our journal came from. `history` is that of its timeline, where
+/// that is not the one we know.
+pub(super) fn check_origin(
+    past: &Past,
+    identity: &Identity,
+    history: Option<&str>,
+    config: &Config,
+) -> Result<(), Fault> {
+    let Some(origin) = past.origin.as_ref().filter(|_| !past.is_empty()) else { return Ok(()) };
+    let now = origin_of(identity, config);
+    let differs = |what: &str, before: &str, now: &str| {
+        Err(Fault::halt(
+            format!("the data folder belongs to {what} `{before}`, and this is `{now}`"),
+            "connect to the former one, or use a new data folder (`store.path`)",
+        ))
+    };
+    if origin.system_identifier != now.system_identifier {
+        return differs("the server", &origin.system_identifier, &now.system_identifier);
+    }
+    if origin.database != now.database {
+        return differs("the database", &origin.database, &now.database);
+    }
+    if origin.slot != now.slot {
+        return differs("the slot", &origin.slot, &now.slot);
+    }
+    if let Some(end) = history.map(|history| end_of(origin.timeline, history))
+        && past.durable > end
+    {
+        return Err(Fault::halt(
+            format!(
+                "another server was promoted at {end}, before walmill's position {}: what was \
+                 received of the lost part never was on this one",
+                past.durable
+            ),
+            "use a new data folder (`store.path`) and a new slot to go on from here",
+        ));
+    }
+    if past.durable > identity.flushed {
+        return Err(Fault::halt(
+            format!(
+                "the server's log ends at {}, before walmill's position {}: it was restored from a \
+                 backup, or promoted without its last changes",
+                identity.flushed, past.durable
+            ),
+            "what was received of the lost part has been delivered; use a new data folder \
+             (`store.path`) and a new slot to go on from here",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the slot can serve us, from where we are.
+pub(super) fn check(slot: &Slot, past: &Past, config: &Config) -> Result<(), Fault> {
+    let name = config.slot.as_str();
+    if slot.plugin.as_deref() != Some("pgoutput") {
+        let found = slot.plugin.as_deref().unwrap_or("none: it is a physical slot");
+        return Err(Fault::person(
+            format!("slot `{name}` is there with another plugin ({found})"),
+            "choose another `source.slot`, or drop that one if nobody uses it",
+        ));
+    }
+    if slot.database.as_deref() != Some(config.url.database()) {
+        let found = slot.database.as_deref().unwrap_or_default();
+        return Err(Fault::person(
+            format!("slot `{name}` belongs to database `{found}`"),
+            "slot names are shared by all databases of a server: choose another `source.slot`",
+        ));
+    }
+    if slot.lost {
+        return Err(Fault::halt(
+            format!("slot `{name}` is invalid: the server removed the log behind it"),
+            format!("raise `max_slot_wal_keep_size` for the next time; {}", start_anew(name)),
+        ));
+    }
+    if !past.is_empty() && slot.confirmed > past.durable {
+        return Err(Fault::halt(
+            format!(
+                "slot `{name}` is at {}, past walmill's position {}: another reader took the \
+                 changes between, or the slot was made anew",
+                slot.confirmed, past.durable
+            ),
+            start_anew(name),
+        ));
+    }
+    Ok(())
+}
+
+/// The slot of a stream that we have a part of is not there.
+pub(super) fn missing(past: &Past, config: &Config) -> Fault {
+    let name = config.slot.as_str();
+    Fault::halt(format!("slot `{name}` is gone; walmill was at {}", past.durable), start_anew(name))
+}
+
+/// Where a stream from here comes from.
+pub(super) fn origin_of(identity: &Identity, config: &Config) -> Origin {
+    Origin {
+        system_identifier: identity.system_identifier.clone(),
+        slot: config.slot.as_str().into(),
+        database: config.url.database().into(),
+        timeline: identity.timeline,
+    }
+}
+
+/// Where a timeline ended, by the history of a later one: lines of timeline, position and reason.
+/// Zero for one that the history does not know: then nothing of it is here.
+fn end_of(timeline: u32, history: &str) -> Lsn {
+    let ends = history.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let number: u32 = fields.next()?.parse().ok()?;
+        (number == timeline).then(|| fields.next()?.parse().ok())?
+    });
+    ends.last().unwrap_or(Lsn::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::new("postgres://u@localhost/shop".parse().unwrap())
+    }
+
+    fn identity() -> Identity {
+        Identity { system_identifier: "7".into(), timeline: 1, flushed: Lsn(1000) }
+    }
+
+    fn past(durable: u64) -> Past {
+        Past { origin: Some(origin_of(&identity(), &config())), durable: Lsn(durable) }
+    }
+
+    fn slot(confirmed: u64) -> Slot {
+        Slot {
+            plugin: Some("pgoutput".into()),
+            database: Some("shop".into()),
+            lost: false,
+            confirmed: Lsn(confirmed),
+        }
+    }
+
+    fn is_halt(result: Result<(), Fault>) -> bool {
+        matches!(result, Err(Fault::Halt(_)))
+    }
+
+    #[test]
+    fn a_slot_at_or_before_our_position_is_ours() {
+        assert!(check(&slot(400), &past(500), &config()).is_ok());
+        assert!(check(&slot(500), &past(500), &config()).is_ok());
+        assert!(check_origin(&past(1000), &identity(), None, &config()).is_ok());
+    }
+
+    #[test]
+    fn what_would_lose_changes_halts() {
+        assert!(is_halt(check(&slot(501), &past(500), &config())));
+        assert!(is_halt(check(&Slot { lost: true, ..slot(1) }, &past(500), &config())));
+        assert!(is_halt(check_origin(&past(1001), &identity(), None, &config())));
+        let other = Identity { system_identifier: "8".into(), ..identity() };
+        assert!(is_halt(check_origin(&past(500), &other, None, &config())));
+    }
+
+    #[test]
+    fn a_promoted_server_goes_on_unless_we_are_ahead_of_it() {
+        let history = "1\t0/1F4\tno recovery target specified\n\n2\t0/320\tno reason\n";
+        let promoted = Identity { timeline: 3, ..identity() };
+        let check = |durable| check_origin(&past(durable), &promoted, Some(history), &config());
+        assert!(check(500).is_ok());
+        assert!(is_halt(check(501)));
+        assert_eq!(end_of(2, history), Lsn(0x320));
+        assert_eq!(end_of(9, history), Lsn::ZERO);
+    }
+
+    #[test]
+    fn an_empty_store_takes_any_slot_of_its_own_kind() {
+        let nothing = Past { origin: None, durable: Lsn::ZERO };
+        assert!(check(&slot(501), &nothing, &config()).is_ok());
+        assert!(check_origin(&nothing, &identity(), None, &config()).is_ok());
+        let physical = Slot { plugin: None, ..slot(1) };
+        assert!(matches!(check(&physical, &nothing, &config()), Err(Fault::Person(_))));
+        let elsewhere = Slot { database: Some("other".into()), ..slot(1) };
+        assert!(matches!(check(&elsewhere, &nothing, &config()), Err(Fault::Person(_))));
+    }
+}

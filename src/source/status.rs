@@ -1,0 +1,121 @@
+//! The source's state, as the rest of walmill and the metrics see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::config::Config;
+use super::connection::Identity;
+use super::fault::Report;
+use super::feedback::Progress;
+use crate::metrics::Metrics;
+use crate::model::status::{SourceState, SourceStatus};
+use crate::model::{Lsn, clock};
+
+/// Keeps the status and the gauges. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Publisher {
+    status: Arc<watch::Sender<SourceStatus>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Publisher {
+    pub(super) fn new(config: &Config, durable: Lsn, metrics: Arc<Metrics>) -> Self {
+        let status = SourceStatus {
+            state: SourceState::Connecting,
+            slot: config.slot.to_string(),
+            publication: config.publication.to_string(),
+            server_version: None,
+            system_identifier: None,
+            timeline: None,
+            server_lsn: Lsn::ZERO,
+            received_lsn: durable,
+            confirmed_lsn: Lsn::ZERO,
+            last_commit_time: None,
+            connections: 0,
+        };
+        Self { status: Arc::new(watch::Sender::new(status)), metrics }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<SourceStatus> {
+        self.status.subscribe()
+    }
+
+    pub(super) fn identified(&self, version: &str, identity: &Identity) {
+        self.status.send_modify(|status| {
+            status.server_version = Some(version.into());
+            status.system_identifier = Some(identity.system_identifier.clone());
+            status.timeline = Some(identity.timeline);
+            status.server_lsn = status.server_lsn.max(identity.flushed);
+        });
+    }
+
+    pub(super) fn streaming(&self) {
+        self.metrics.source_connected.set(1);
+        self.metrics.source_connections.inc();
+        self.status.send_modify(|status| {
+            status.state = SourceState::Streaming;
+            status.connections += 1;
+        });
+    }
+
+    pub(super) fn waiting(&self, report: Report, retry: Duration) {
+        let Report { error, remedy } = report;
+        let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+        self.set(SourceState::Waiting { error, remedy, retry_ms });
+    }
+
+    pub(super) fn halted(&self, report: Report) {
+        let Report { error, remedy } = report;
+        self.set(SourceState::Halted { error, remedy });
+    }
+
+    pub(super) fn stopped(&self) {
+        self.set(SourceState::Stopped);
+    }
+
+    fn set(&self, state: SourceState) {
+        self.metrics.source_connected.set(0);
+        self.status.send_if_modified(|status| {
+            let changed = status.state != state;
+            status.state = state;
+            changed
+        });
+    }
+
+    pub(super) fn confirmed(&self, lsn: Lsn) {
+        self.status.send_if_modified(|status| {
+            let changed = status.confirmed_lsn != lsn;
+            status.confirmed_lsn = lsn;
+            changed
+        });
+    }
+
+    /// Shows how far the stream is.
+    pub(super) fn publish(&self, progress: &Progress) {
+        let (server, received) = (progress.server(), progress.received());
+        let time = progress.commit_time();
+        self.status.send_if_modified(|status| {
+            let before = (status.server_lsn, status.received_lsn, status.last_commit_time);
+            status.server_lsn = status.server_lsn.max(server);
+            status.received_lsn = status.received_lsn.max(received);
+            status.last_commit_time = time.or(status.last_commit_time);
+            before != (status.server_lsn, status.received_lsn, status.last_commit_time)
+        });
+        self.gauge();
+    }
+
+    fn gauge(&self) {
+        let status = self.status.borrow();
+        let bytes = |to: Lsn, from: Lsn| i64::try_from(to.since(from)).unwrap_or(i64::MAX);
+        let lag = bytes(status.server_lsn, status.received_lsn);
+        let age = match status.last_commit_time {
+            Some(time) if lag > 0 => Duration::from_micros(clock::now().abs_diff(time)),
+            _ => Duration::ZERO,
+        };
+        self.metrics.source_lag_bytes.set(lag);
+        self.metrics.source_lag_seconds.set(age.as_secs_f64());
+        self.metrics.source_unconfirmed.set(bytes(status.server_lsn, status.confirmed_lsn));
+    }
+}

@@ -1,0 +1,14 @@
+//! Everything that needs more than one module, and the world outside: one binary.
+
+mod bad_input;
+mod console;
+mod end_to_end;
+mod layers;
+mod plugins;
+mod pull;
+mod sse;
+mod support;
+mod swap;
+mod tidy;
+mod webhook;
+mod websocket;

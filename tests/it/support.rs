@@ -1,0 +1,39 @@
+//! What the tests share: a database, a walmill process that can be killed, and clients.
+
+pub mod browser;
+pub mod clients;
+pub mod process;
+pub mod serving;
+pub mod workload;
+
+use tokio_postgres::{Client, NoTls};
+use walmill::cluster::{Cluster, Options};
+
+/// A throw-away PostgreSQL.
+pub fn cluster() -> Cluster {
+    Cluster::start(&Options::default()).expect("a throw-away PostgreSQL")
+}
+
+/// A connection to it.
+pub async fn connect(cluster: &Cluster) -> Client {
+    let (client, connection) =
+        tokio_postgres::connect(&cluster.url(), NoTls).await.expect("connect to PostgreSQL");
+    tokio::spawn(connection);
+    client
+}
+
+/// Runs SQL that has to succeed.
+pub async fn execute(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+}
+
+/// Waits until this is true.
+pub async fn until(what: &str, fact: impl Fn() -> bool) {
+    let waiting = async {
+        while !fact() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(process::PATIENCE, waiting).await;
+    assert!(waited.is_ok(), "it never came to this: {what}");
+}
