@@ -187,8 +187,8 @@ impl Worker {
     /// Everything before the first change: is this our server, is the slot ours, is all there.
     async fn connect(&self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
         let config = &self.config;
-        let database = Database::open(&config.url, attempt).await?;
         let mut connection = Connection::open(config, attempt).await?;
+        let database = Database::open(&config.url, attempt).await?;
         let identity = connection.identify().await?;
         let wal_sender_timeout = connection.wal_sender_timeout().await?;
         self.publisher.identified(connection.server_version(), &identity);

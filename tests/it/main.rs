@@ -4,6 +4,7 @@ mod bad_input;
 mod console;
 mod end_to_end;
 mod pull;
+mod source;
 mod sse;
 mod support;
 mod swap;
