@@ -566,5 +566,5 @@ async fn tls_is_what_the_address_asks_for() {
     let insecure = url(&plain, "127.0.0.1", "sslmode=require");
     says(&complaint(insecure).await, "the server has no TLS", "ssl = on");
     let unbound = url(&plain, "127.0.0.1", "channel_binding=require");
-    says(&complaint(unbound).await, "channel binding", "");
+    says(&complaint(unbound).await, "does not bind the login", "scram-sha-256");
 }

@@ -23,7 +23,6 @@ pub struct Streaming {
     pub store: Store,
     pub durable: watch::Receiver<Durable>,
     pub status: watch::Receiver<SourceStatus>,
-    pub metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     source: std::thread::JoinHandle<Result<(), store::StoreError>>,
     journal: JoinHandle<Result<(), store::StoreError>>,
@@ -51,12 +50,12 @@ impl Streaming {
             store.clone(),
             between(journal.appender),
             durable.clone(),
-            Arc::clone(&metrics),
+            metrics,
             shutdown.clone(),
         )
         .expect("start the source");
         let (status, source, journal) = (source.status, source.thread, journal.done);
-        Self { store, durable, status, metrics, shutdown, source, journal }
+        Self { store, durable, status, shutdown, source, journal }
     }
 
     /// Waits until the source streams.
