@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::Config;
 use crate::config::finding::Finding;
@@ -28,7 +28,7 @@ use crate::server;
 use crate::source::Source;
 use crate::store::retention::Reader;
 use crate::store::{OpenError, Store};
-use crate::task::Tasks;
+use crate::task::{TaskError, Tasks};
 
 /// Why walmill ended, or did not start.
 #[derive(Debug)]
@@ -103,36 +103,30 @@ pub async fn run(
     let cache = config.store.path.join("compiled");
     let registry = open_plugins(&config, Some(&cache), Arc::clone(&metrics))?;
     let parts = Parts { config, store: store.clone(), registry, metrics, shutdown, grace };
-    let (tasks, source) = parts.start(listener)?;
+    let tasks = parts.start(listener)?;
     info!(%address, "walmill listens");
     ready(Ready { address, store: store.clone() });
     let ended = tasks.join(grace).await;
     store.close().context("close the store")?;
-    match (ended, first_failure(&source)) {
-        (Err(_), Some(finding)) => Err(AppError::Environment(finding)),
-        (ended, _) => Ok(ended.context("walmill ended")?),
-    }
+    ended.map_err(|error| match error {
+        TaskError::Failed { cause, name } => match cause.downcast::<NoDatabase>() {
+            Ok(NoDatabase(finding)) => AppError::Environment(finding),
+            Err(cause) => AppError::RunTime(cause.context(name)),
+        },
+        error => AppError::RunTime(error.into()),
+    })
 }
+
+/// The database was not there in time at the start.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoDatabase(Finding);
 
 fn store_failure(error: OpenError) -> AppError {
     let finding = Finding::error("store", "store.path", format!("{:#}", anyhow::Error::from(error)));
     AppError::Environment(finding.suggest(
         "each walmill needs a data folder of its own that it can write to: set `store.path`",
     ))
-}
-
-/// Why the source never got anywhere, if so.
-fn first_failure(source: &watch::Receiver<SourceStatus>) -> Option<Finding> {
-    let status = source.borrow();
-    if status.connections > 0 {
-        return None;
-    }
-    match &status.state {
-        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
-            Some(Finding::error("source", "source", error.clone()).suggest(remedy.clone()))
-        }
-        _ => None,
-    }
 }
 
 struct Parts {
@@ -148,7 +142,7 @@ impl Parts {
     fn start(
         self,
         listener: tokio::net::TcpListener,
-    ) -> Result<(Tasks, watch::Receiver<SourceStatus>), AppError> {
+    ) -> Result<Tasks, AppError> {
         let mut tasks = Tasks::new(self.shutdown.clone());
         self.declare_readers();
         let journal = self.store.start_journal().context("start the journal")?;
@@ -166,7 +160,8 @@ impl Parts {
         .context("start the source")?;
         let (status, thread) = (source.status, source.thread);
         tasks.spawn_thread("source", move || {
-            thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))
+            let ended = thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))?;
+            ended.context("source")
         })
         .context("start the source")?;
         tasks.spawn("journal", async move {
@@ -183,7 +178,7 @@ impl Parts {
         let state = server::State {
             store: self.store,
             metrics: self.metrics,
-            source: status.clone(),
+            source: status,
             plugins: self.registry.statuses(),
             pipelines,
             outputs,
@@ -193,7 +188,7 @@ impl Parts {
             served.await;
             anyhow::Ok(())
         });
-        Ok((tasks, status))
+        Ok(tasks)
     }
 
     /// What these have not read yet is kept, as the store's config says.
@@ -298,13 +293,18 @@ async fn first_connection(
     limit: Duration,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let connected = status.wait_for(|status| status.connections > 0);
+    let mut watched = status.clone();
     tokio::select! {
-        _ = connected => Ok(()),
-        () = shutdown.cancelled() => Ok(()),
-        () = tokio::time::sleep(limit) => {
-            warn!("no database within `source.start_timeout`");
-            anyhow::bail!("no database within {limit:?} (`source.start_timeout`)")
-        }
+        _ = watched.wait_for(|status| status.connections > 0) => return Ok(()),
+        () = shutdown.cancelled() => return Ok(()),
+        () = tokio::time::sleep(limit) => {}
     }
+    let finding = match &status.borrow_and_update().state {
+        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
+            Finding::error("source", "source", error.clone()).suggest(remedy.clone())
+        }
+        _ => Finding::error("source", "source", format!("no database within {limit:?}"))
+            .suggest("correct `source.url`, or give it more time with `source.start_timeout`"),
+    };
+    Err(NoDatabase(finding).into())
 }

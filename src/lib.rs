@@ -1,6 +1,9 @@
 //! walmill turns a PostgreSQL database into streams of events.
 
+pub mod app;
+pub mod cli;
 pub mod cluster;
+pub mod config;
 pub mod metrics;
 pub mod model;
 pub mod output;

@@ -1,3 +1,7 @@
 //! Parses arguments, runs one command, exits.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walmill::cli::main()
+}

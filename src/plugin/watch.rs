@@ -179,3 +179,6 @@ impl Fingerprint {
         settled.then(|| Self { file: (meta.dev(), meta.ino()), size: meta.len(), modified })
     }
 }
+
+#[cfg(test)]
+mod tests;

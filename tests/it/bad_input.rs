@@ -67,7 +67,7 @@ async fn a_port_that_is_taken_is_an_environment_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port();
     let config = CONFIG.replace("PORT", &port.to_string());
-    let walmill = Walmill::prepare(&config, "postgres://127.0.0.1:1/app");
+    let walmill = Walmill::prepare(&config, "postgres://u@127.0.0.1:1/app");
     check(&walmill, 3, &["in use", "server.listen"]);
 }
 
@@ -78,7 +78,7 @@ async fn plugins_that_are_no_plugins_are_named_with_their_files() {
         [(None, "guest.wasm"), (Some(b"garbage"), "guest.wasm"), (Some(&core), "describe")];
     for (bytes, word) in cases {
         let config = format!("{CONFIG}plugins = [\"guest\"]\n[plugins.guest]\npath = \"guest.wasm\"");
-        let walmill = Walmill::prepare(&config, "postgres://127.0.0.1:1/app");
+        let walmill = Walmill::prepare(&config, "postgres://u@127.0.0.1:1/app");
         if let Some(bytes) = bytes {
             std::fs::write(walmill.folder().join("guest.wasm"), bytes).expect("write");
         }
@@ -89,7 +89,7 @@ async fn plugins_that_are_no_plugins_are_named_with_their_files() {
 #[tokio::test]
 async fn an_unknown_key_is_a_usage_error_with_its_line() {
     let config = CONFIG.replace("start_timeout", "start_timout");
-    let walmill = Walmill::prepare(&config, "postgres://127.0.0.1:1/app");
+    let walmill = Walmill::prepare(&config, "postgres://u@127.0.0.1:1/app");
     check(&walmill, 2, &["walmill.toml:4:1", "start_timeout"]);
 }
 
@@ -98,7 +98,8 @@ async fn two_of_them_on_one_data_folder_are_one_too_many() {
     let cluster = cluster();
     let database = connect(&cluster).await;
     execute(&database, "CREATE TABLE orders (id int PRIMARY KEY)").await;
-    let first = Walmill::start(CONFIG, &cluster.url()).await;
+    let patient = CONFIG.replace("300ms", "1m");
+    let first = Walmill::start(&patient, &cluster.url()).await;
     let data = first.folder().join("data");
     let config = CONFIG.replace("\"data\"", &format!("{:?}", data.display()));
     check(&Walmill::prepare(&config, &cluster.url()), 3, &["in use", "store.path"]);

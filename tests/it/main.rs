@@ -4,6 +4,7 @@ mod bad_input;
 mod console;
 mod end_to_end;
 mod layers;
+mod plugins;
 mod pull;
 mod sse;
 mod support;

@@ -7,7 +7,7 @@ use walmill_plugin::{
     Cell, Column, Needs, OutColumn, Plan, Relation, Row, RowWriter, Shape, column, tag, text,
 };
 
-use crate::mask::{Mask, REDACTED};
+use crate::mask::Mask;
 use crate::settings::Settings;
 
 /// A table's computed columns, in the order of its shape.
@@ -102,14 +102,13 @@ impl Builder<'_> {
                 input.name
             ));
         }
-        match mask {
-            Mask::Redact => return Ok(column::fixed(name, REDACTED)),
-            Mask::Null => self.steps.push(Step::Null),
+        self.steps.push(match mask {
+            Mask::Null => Step::Null,
             mask => {
                 let zoned = text::is_zoned(input);
-                self.steps.push(Step::Mask { mask, index: self.needs.add(index), zoned });
+                Step::Mask { mask, index: self.needs.add(index), zoned }
             }
-        }
+        });
         Ok(column::computed(name, tag::TEXT))
     }
 

@@ -4,11 +4,11 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use walmill_plugin::text::hex;
 
-/// How a column's values are hidden.
+/// How a column's values are hidden. What is null stays null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mask {
-    /// `***`, whatever the value.
+    /// `***`
     Redact,
     /// Null, whatever the value.
     Null,
@@ -21,13 +21,13 @@ pub enum Mask {
 }
 
 /// What stands where nothing of a value is left.
-pub const REDACTED: &str = "***";
+const REDACTED: &str = "***";
 
 /// Letters and digits that a value must have before `last4` shows any of them.
 const LAST4_MIN: usize = 8;
 
 impl Mask {
-    /// Appends what is left of a value. Redact and null leave nothing, and need no value.
+    /// Appends what is left of a value.
     pub fn append(self, out: &mut String, value: &str, salt: &str) {
         match self {
             Self::Redact | Self::Null => out.push_str(REDACTED),

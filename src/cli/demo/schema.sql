@@ -11,6 +11,9 @@ CREATE TABLE reddit.posts (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Deletes then say which subreddit they belong to.
+ALTER TABLE reddit.posts REPLICA IDENTITY FULL;
+
 CREATE TABLE reddit.comments (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     post_id bigint NOT NULL REFERENCES reddit.posts ON DELETE CASCADE,
