@@ -339,11 +339,13 @@ async fn next_ready(subscriptions: &mut [Subscription], turn: usize) -> usize {
 
 fn unreadable(error: axum::Error) -> Leave {
     use tungstenite::Error;
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     match error.into_inner().downcast::<Error>().map(|error| *error) {
         Ok(Error::Capacity(_)) => {
             Leave::Unreadable(close_code::SIZE, "a message may have 64 KiB at most")
         }
         Ok(Error::Utf8(_)) => Leave::Unreadable(close_code::INVALID, "a text is not UTF-8"),
+        Ok(Error::Protocol(ResetWithoutClosingHandshake)) => Leave::Gone,
         Ok(Error::Protocol(_)) => Leave::Unreadable(close_code::PROTOCOL, "not the protocol"),
         _ => Leave::Gone,
     }
