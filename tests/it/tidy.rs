@@ -118,7 +118,7 @@ fn nothing_is_left_for_later() {
     let marks = [
         ("to", "do!"),
         ("unimple", "mented!"),
-        ("db", "g!("),
+        ("db", "g!"),
         ("#[ig", "nore"),
         ("TO", "DO"),
         ("FIX", "ME"),
