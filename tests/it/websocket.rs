@@ -422,7 +422,10 @@ async fn on_shutdown_a_client_hears_where_to_go_on() {
     server.shutdown.cancel();
     let (messages, close) = client.rest().await;
     assert_eq!(messages.len(), 1);
-    assert_eq!((&messages[0]["type"], &messages[0]["code"]), (&json!("closing"), &json!("shutdown")));
+    assert_eq!(
+        (&messages[0]["type"], &messages[0]["code"]),
+        (&json!("closing"), &json!("shutdown"))
+    );
     assert_eq!(close, Some((1012, server.cursor(1, 1))));
     server.ended.await.unwrap();
 }

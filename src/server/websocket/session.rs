@@ -271,7 +271,11 @@ impl Session {
             socket.flush().await
         };
         let patience = server.config.client_timeout.duration();
-        visit.progress.patiently(patience, sending).await??;
+        tokio::select! {
+            done = visit.progress.patiently(patience, sending) => done??,
+            // What was sent of it is noted, so the client can go on in the middle.
+            () = server.shutdown.cancelled() => return Err(Leave::Shutdown),
+        }
         visit.sent(frames.len().min(room));
         Ok(())
     }
