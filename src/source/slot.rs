@@ -87,8 +87,8 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot,
     find(database, config).await?.ok_or_else(missing)
 }
 
-/// Whether the server is the one that our journal came from. `history` is that of its timeline, where
-/// that is not the one we know.
+/// Whether the server is the one that our journal came from. `history` is that of its timeline,
+/// where that is not the one we know.
 pub(super) fn check_origin(
     past: &Past,
     identity: &Identity,
