@@ -6,6 +6,7 @@ mod end_to_end;
 mod layers;
 mod plugins;
 mod pull;
+mod source;
 mod sse;
 mod support;
 mod swap;
