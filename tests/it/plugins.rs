@@ -12,7 +12,7 @@ use walmill::metrics::Metrics;
 use walmill::plugin::{Config, Engine, Plugin, Reason, Registry};
 use wasmparser::{Parser, Payload};
 
-use crate::support::walmill::built_plugins;
+use crate::support::process::built_plugins;
 
 /// The folder of a plugin's sources.
 fn folder(plugin: &str) -> PathBuf {
