@@ -58,7 +58,7 @@ use wire::Wire;
 /// A stream that ran for so long was a success, however it ended.
 const SUCCESS: Duration = Duration::from_secs(5);
 /// For the journal to sync its last blocks at a shutdown.
-const LAST_SYNC: Duration = Duration::from_secs(10);
+const LAST_SYNC: Duration = Duration::from_secs(3);
 /// For the server to take in our last word.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// Between two looks at the end of the server's log.
@@ -155,7 +155,7 @@ impl Worker {
                 () = sleep(wait) => {}
             }
         };
-        // The journal ends when nobody can send to it any more, and then its last position is known.
+        // The journal ends when nobody can send to it any more.
         drop(appender);
         if let Some(parting) = parting {
             self.part(parting).await;
@@ -187,8 +187,8 @@ impl Worker {
     /// Everything before the first change: is this our server, is the slot ours, is all there.
     async fn connect(&self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
         let config = &self.config;
-        let database = Database::open(&config.url, attempt).await?;
         let mut connection = Connection::open(config, attempt).await?;
+        let database = Database::open(&config.url, attempt).await?;
         let identity = connection.identify().await?;
         let wal_sender_timeout = connection.wal_sender_timeout().await?;
         self.publisher.identified(connection.server_version(), &identity);
@@ -271,9 +271,10 @@ impl Worker {
 
     /// Confirms what the journal has in the end, and leaves.
     async fn part(&mut self, Parting { mut wire, feedback, end }: Parting) {
-        let synced = async { while self.durable.changed().await.is_ok() {} };
+        let sent = self.assembler.position();
+        let synced = self.durable.wait_for(|durable| durable.lsn() >= sent);
         if timeout(LAST_SYNC, synced).await.is_err() {
-            tracing::warn!("the journal has not ended in time; its last changes will come again");
+            tracing::info!("the journal is slow; PostgreSQL will send its last changes again");
         }
         end.cancel();
         let goodbye = async {

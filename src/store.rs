@@ -6,8 +6,10 @@
 //! PostgreSQL, WebAssembly or a socket.
 
 mod checkpoint;
+mod commit;
 mod database;
 pub mod dead_letter;
+mod error;
 mod folder;
 pub mod journal;
 mod log;
@@ -27,16 +29,14 @@ mod wal;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use fjall::{Database, Keyspace, PersistMode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Metrics, Name};
-use crate::model::event::Events;
-use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId};
+use crate::metrics::Metrics;
+use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
 use checkpoint::Checkpoints;
 use dead_letter::{DeadLetter, DeadLetters};
 use folder::Folder;
@@ -46,6 +46,9 @@ use state::States;
 use stream::Stream;
 use streams::Streams;
 use sync::Syncer;
+
+pub use commit::{Outcome, StateWrite};
+pub use error::{OpenError, StoreError};
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -75,51 +78,6 @@ impl Default for Config {
     }
 }
 
-/// Why the data folder could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another walmill runs on it.
-    #[error("data folder {0} is in use by another walmill")]
-    Locked(PathBuf),
-    /// Made by a version whose layout this one does not know.
-    #[error("data folder {path} has layout {found}; this walmill reads layout {known}")]
-    Layout {
-        /// The folder.
-        path: PathBuf,
-        /// What it says.
-        found: u32,
-        /// What we know.
-        known: u32,
-    },
-    /// It cannot be made, read or written.
-    #[error("data folder {path}")]
-    Unusable {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: anyhow::Error,
-    },
-}
-
-/// The store refused a read or a write. After a failed write it refuses every further one: what is
-/// on disk is then unknown until it is opened again, so walmill ends and starts anew.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Input or output failed.
-    #[error("store")]
-    Failed(#[from] fjall::Error),
-    /// What was read is not what was written.
-    #[error("store: {what} is damaged")]
-    Damaged {
-        /// Which record.
-        what: String,
-    },
-    /// What was to be written does not follow on what is there. It was not written.
-    #[error("store: written out of order: {0}")]
-    OutOfOrder(String),
-}
-
 /// Where the stream in the journal comes from; it must not change under a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -131,32 +89,6 @@ pub struct Origin {
     pub slot: String,
     /// The database's name.
     pub database: String,
-}
-
-/// What one batch of a pipeline leaves behind: all of it, or none.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// Everything up to and including this place of the journal is done.
-    pub cursor: Offset,
-    /// Events for each stream, in order.
-    pub events: Vec<(String, Events)>,
-    /// Writes to plugins' keyed state: plugin, key, value (none: deleted).
-    pub state: Vec<StateWrite>,
-    /// Changes that were set aside.
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-/// One write to a plugin's keyed state.
-#[derive(Debug, Clone)]
-pub struct StateWrite {
-    /// The plugin's name.
-    pub plugin: String,
-    /// The key.
-    pub key: String,
-    /// The value; `None` deletes.
-    pub value: Option<Vec<u8>>,
 }
 
 /// The open store. Cloning shares it.
@@ -336,7 +268,7 @@ impl Store {
 
     /// Removes what is older, or more, than retention says. This also happens by itself.
     pub fn retain_now(&self) -> Result<(), StoreError> {
-        self.inner.retain(now())
+        self.inner.retain(clock::now())
     }
 
     /// Waits until everything written so far is on disk.
@@ -389,50 +321,6 @@ impl Inner {
             folder,
         })
     }
-
-    fn commit(&self, outcome: Outcome) -> Result<(), StoreError> {
-        let Outcome { pipeline, cursor, events, state, dead_letters } = outcome;
-        let mut batch = self.db.batch();
-        let runs = self.by_stream(&pipeline, events)?;
-        // In the order of their names, so that two pipelines never wait for each other in a circle.
-        let _appending: Vec<_> = runs.iter().map(|(stream, _)| stream.appending()).collect();
-        let mut written = Vec::with_capacity(runs.len());
-        for (stream, runs) in &runs {
-            written.push((stream, stream.append(&mut batch, runs)?));
-        }
-        self.states.write(&mut batch, state);
-        self.dead_letters.write(&mut batch, &dead_letters)?;
-        self.checkpoints.set_pipeline(&mut batch, &pipeline, cursor);
-        batch.commit()?;
-        self.metrics.dead_letters.inc_by(dead_letters.len() as u64);
-        for (stream, entries) in written {
-            stream.wrote(entries)?;
-        }
-        for (stream, runs) in &runs {
-            let name = Name { name: stream.name().into() };
-            let events = runs.iter().map(|run| u64::from(run.count)).sum();
-            self.metrics.stream_events.get_or_create(&name).inc_by(events);
-        }
-        self.syncer.wrote();
-        Ok(())
-    }
-
-    /// Each stream once, by name, with its runs in order.
-    fn by_stream(
-        &self,
-        pipeline: &str,
-        mut events: Vec<(String, Events)>,
-    ) -> Result<Vec<(Arc<Stream>, Vec<Events>)>, StoreError> {
-        events.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut streams: Vec<(Arc<Stream>, Vec<Events>)> = Vec::new();
-        for (name, run) in events {
-            match streams.last_mut() {
-                Some((stream, runs)) if stream.name() == name => runs.push(run),
-                _ => streams.push((self.streams.declare(&name, pipeline)?, vec![run])),
-            }
-        }
-        Ok(streams)
-    }
 }
 
 fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
@@ -445,12 +333,6 @@ fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
     meta.insert(EPOCH, epoch.to_be_bytes())?;
     db.persist(PersistMode::SyncAll)?;
     Ok(Epoch(epoch))
-}
-
-/// Microseconds since 1970-01-01 UTC.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {

@@ -136,7 +136,7 @@ fn leading_number(text: &str) -> Option<(u64, &str)> {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fits = |(_, factor): &&(&str, u64)| self.0 % factor == 0;
+        let fits = |(_, factor): &&(&str, u64)| self.0.is_multiple_of(*factor);
         let (unit, factor) = SIZES.iter().find(fits).unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }

@@ -1,6 +1,7 @@
 //! A batch through the chain of plugins: rows in, events and dead letters out.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -64,6 +65,7 @@ pub struct Transform {
     tables: Tables,
     streams: Streams,
     encoder: Option<Encoder>,
+    voice: Voice,
 }
 
 impl Transform {
@@ -75,8 +77,17 @@ impl Transform {
         on_error: OnError,
         streams: Streams,
     ) -> Self {
-        let (stages, tables, encoder) = (Vec::new(), Tables::default(), None);
-        Self { store, pipeline, plugins, on_error, stages, tables, streams, encoder }
+        Self {
+            store,
+            pipeline,
+            plugins,
+            on_error,
+            stages: Vec::new(),
+            tables: Tables::default(),
+            streams,
+            encoder: None,
+            voice: Voice::default(),
+        }
     }
 
     /// Takes over a new generation, if it changes a plugin of this chain. The whole chain starts
@@ -160,12 +171,11 @@ impl Transform {
                 match self.on_error {
                     OnError::Stop if !failure.rejected => return Err(stopped(batch, failure)),
                     OnError::Skip if !failure.rejected => {
-                        let event = EventId(batch.offset(&failure.row));
-                        let Failure { plugin, version, reason, .. } = failure;
-                        warn!(pipeline = self.pipeline, %event, plugin, version, "skipped: {reason}");
+                        self.voice.say(&self.pipeline, "skipped", batch, &failure);
                         counts.dropped += 1;
                     }
                     _ => {
+                        self.voice.say(&self.pipeline, "dead-lettered", batch, &failure);
                         let letter = dead_letter(&self.pipeline, batch, &self.tables, failure);
                         outcome.dead_letters.push(letter);
                     }
@@ -193,6 +203,28 @@ impl Transform {
                 outcome.events.push((name, builder.finish()));
             }
         }
+    }
+}
+
+/// Speaks of failing events, at most once a second: a plugin that fails on everything must not fill
+/// the disk with lines that say the same.
+#[derive(Debug, Default)]
+struct Voice {
+    spoke: Option<Instant>,
+    silent: u64,
+}
+
+impl Voice {
+    fn say(&mut self, pipeline: &str, fate: &str, batch: &Batch, failure: &Failure) {
+        if self.spoke.is_some_and(|spoke| spoke.elapsed() < Duration::from_secs(1)) {
+            self.silent += 1;
+            return;
+        }
+        let event = EventId(batch.offset(&failure.row));
+        let Failure { plugin, version, reason, .. } = failure;
+        let others = std::mem::take(&mut self.silent);
+        warn!(pipeline, %event, plugin, version, others, "{fate}: {reason}");
+        self.spoke = Some(Instant::now());
     }
 }
 
@@ -233,7 +265,6 @@ fn stopped(batch: &Batch, failure: Failure) -> TransformError {
 fn dead_letter(pipeline: &str, batch: &Batch, tables: &Tables, failure: Failure) -> DeadLetter {
     let event = EventId(batch.offset(&failure.row));
     let Failure { row, plugin, version, reason, .. } = failure;
-    warn!(pipeline, %event, plugin, version, "dead-lettered: {reason}");
     let data = String::from_utf8(Encoder::data(batch, tables, &row)).unwrap_or_default();
     // The encoder writes JSON; were it not so, the reason would still be kept.
     let payload = RawValue::from_string(data).unwrap_or_else(|_| RawValue::NULL.to_owned());

@@ -136,3 +136,6 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,10 @@
 //! The checks are linear in the size of the answer, and in the good case they allocate nothing
 //! (but for the nesting of JSON).
 
-use serde::de::IgnoredAny;
+mod cells;
 
 use super::bindings::{OutColumn, Outcome, Plan, Relation, Shape, Source};
+use cells::Heap;
 
 /// Verdicts.
 pub const PASS: u8 = 0;
@@ -27,11 +28,6 @@ const MOST_COLUMNS: usize = 2_000;
 const LARGEST_PLAN: usize = 256 << 10;
 /// Rows in an outcome.
 const MOST_ROWS: usize = 1 << 16;
-/// Bytes that an outcome's cells refer to. Cells may share a piece of the heap, so it is not the
-/// heap's size that bounds them.
-const LARGEST_CELLS: u64 = 64 << 20;
-
-const MICROSECONDS_PER_DAY: u64 = 86_400_000_000;
 
 /// Whether the plan fits the relation.
 ///
@@ -204,7 +200,9 @@ fn check_rows<'p>(
 ) -> Result<(), String> {
     let mut emitted = 0;
     let mut last = None;
-    let mut size = 0;
+    let mut heap = Heap::new(&outcome.heap);
+    // The text of a plan is bounded, so that few rows cannot repeat too much of it.
+    let repeats = outcome.row_events.len() > cells::MOST_BYTES as usize / LARGEST_PLAN;
     for (row, &event) in outcome.row_events.iter().enumerate() {
         if outcome.verdicts.get(event as usize) != Some(&EMIT) {
             return Err(format!("row {row} is of event {event}, whose verdict is not emit"));
@@ -221,7 +219,10 @@ fn check_rows<'p>(
             .shapes
             .get(at)
             .ok_or_else(|| format!("row {row} has shape {at} of {}", plan.shapes.len()))?;
-        check_cells(outcome, row, shape, &mut size)?;
+        if repeats {
+            heap.count(text(shape)).map_err(|what| format!("row {row}: {what}"))?;
+        }
+        check_cells(outcome, row, shape, &mut heap)?;
     }
     if emitted != emits {
         return Err(format!("{emits} events are emitted, but only {emitted} have rows"));
@@ -237,98 +238,37 @@ fn computed(shape: &Shape) -> impl Iterator<Item = u8> + '_ {
     })
 }
 
-fn check_cells(outcome: &Outcome, row: usize, shape: &Shape, size: &mut u64) -> Result<(), String> {
-    let Outcome { starts, tags, data, heap, .. } = outcome;
+/// Bytes of names and constants that each row of the shape has.
+fn text(shape: &Shape) -> u64 {
+    let size = |column: &OutColumn| match &column.source {
+        Source::Fixed(text) => column.name.len() + text.len(),
+        Source::Input(_) | Source::Computed(_) => column.name.len(),
+    };
+    shape.columns.iter().map(size).sum::<usize>() as u64
+}
+
+fn check_cells(
+    outcome: &Outcome,
+    row: usize,
+    shape: &Shape,
+    heap: &mut Heap<'_>,
+) -> Result<(), String> {
+    let Outcome { starts, tags, data, .. } = outcome;
     let cells = match starts.as_slice() {
         [] => 0..0,
         starts => starts[row] as usize..starts[row + 1] as usize,
     };
     let (count, mut given) = (cells.len(), cells);
+    let wrong_count = || {
+        let wanted = computed(shape).count();
+        format!("row {row} has {count} cells for {wanted} computed columns")
+    };
     for (at, declared) in computed(shape).enumerate() {
-        let Some(cell) = given.next() else {
-            let wanted = computed(shape).count();
-            return Err(format!("row {row} has {count} cells for {wanted} computed columns"));
-        };
-        check_cell(declared, tags[cell], data[cell], heap, size)
+        let cell = given.next().ok_or_else(wrong_count)?;
+        heap.check(declared, tags[cell], data[cell])
             .map_err(|what| format!("row {row}, computed cell {at}: {what}"))?;
     }
-    match given.next() {
-        Some(_) => {
-            let wanted = computed(shape).count();
-            Err(format!("row {row} has {count} cells for {wanted} computed columns"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_cell(declared: u8, tag: u8, data: u64, heap: &[u8], size: &mut u64) -> Result<(), String> {
-    match tag {
-        // null, unchanged, absent: allowed whatever the column's type
-        0 | 32 | 33 => return Ok(()),
-        _ if tag != declared => return Err(format!("tag {tag}, but the plan says {declared}")),
-        1 if data > 1 => return Err(format!("boolean {data}")),
-        5 => return check_date(data.cast_signed()),
-        6 if data > MICROSECONDS_PER_DAY => return Err(format!("time of day {data}")),
-        1..=6 => return Ok(()),
-        _ => {}
-    }
-    let (offset, length) = (data >> 32, data & 0xffff_ffff);
-    // Each is below 2^32, so the sums hold.
-    *size += length;
-    if *size > LARGEST_CELLS {
-        return Err(format!("the cells so far refer to more than {LARGEST_CELLS} bytes"));
-    }
-    let range = offset as usize..(offset + length) as usize;
-    let bytes = heap
-        .get(range)
-        .ok_or_else(|| format!("{length} bytes at {offset} of a heap of {}", heap.len()))?;
-    check_heap_value(tag, bytes)
-}
-
-/// Days that PostgreSQL has, with room to spare; beyond them calendars overflow.
-fn check_date(days: i64) -> Result<(), String> {
-    let infinite = days == i64::MIN || days == i64::MAX;
-    if infinite || i32::try_from(days).is_ok() { Ok(()) } else { Err(format!("date {days}")) }
-}
-
-fn check_heap_value(tag: u8, bytes: &[u8]) -> Result<(), String> {
-    let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
-    let fits = match tag {
-        17 => is_numeric(bytes),
-        18 => std::str::from_utf8(bytes).is_ok() && json(),
-        19 => true,
-        20 => bytes.len() == 16,
-        21 => {
-            bytes.trim_ascii_start().first() == Some(&b'[')
-                && std::str::from_utf8(bytes).is_ok()
-                && json()
-        }
-        _ => std::str::from_utf8(bytes).is_ok(),
-    };
-    let what = match tag {
-        _ if fits => return Ok(()),
-        17 => "no decimal number",
-        18 => "no JSON",
-        20 => "a uuid that is not 16 bytes",
-        21 => "no JSON array",
-        _ => "no UTF-8",
-    };
-    Err(what.into())
-}
-
-/// A number as PostgreSQL prints a numeric.
-fn is_numeric(bytes: &[u8]) -> bool {
-    if matches!(bytes, b"NaN" | b"Infinity" | b"-Infinity") {
-        return true;
-    }
-    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    let mut parts = digits.splitn(2, |byte| *byte == b'.');
-    let whole = parts.next().unwrap_or_default();
-    // As in JSON, which it becomes part of: no leading zeros.
-    !(whole.len() > 1 && whole[0] == b'0')
-        && std::iter::once(whole)
-            .chain(parts)
-            .all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit))
+    if given.next().is_some() { Err(wrong_count()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -92,3 +92,6 @@ fn cached(engine: &Engine, version: &Version, bytes: &[u8]) -> Result<Component,
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| Reason::Damaged("the compiler gave up".into()))
 }
+
+#[cfg(test)]
+mod tests;

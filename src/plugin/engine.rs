@@ -14,7 +14,7 @@ use super::cache::Cache;
 use super::host::{self, Host};
 
 /// Between two looks at the time of a running call.
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// The one wasmtime engine of a process, with what all plugins share. Cloning shares it.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ pub(crate) struct Guest {
     pub init: &'static str,
     /// Parameters: id, schema, table, columns, full-old-rows; the plan is at 1156.
     pub on_relation: &'static str,
-    /// Parameter 0 points to the batch; the outcome is at 1284.
+    /// Parameter 0 points to the batch; the outcome is at 1284; `$n` is free for use.
     pub process: &'static str,
     pub realloc: &'static str,
 }
@@ -61,7 +61,7 @@ impl Guest {
               (global $top (mut i32) (i32.const 262144))
               (data (i32.const 16) "guest1.0")
               {fields}
-              (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+              (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
                 {realloc}
                 (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
                 (global.set $top (i32.add (local.get $at) (local.get 3)))
@@ -70,20 +70,21 @@ impl Guest {
                   (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))
                   unreachable))
                 (local.get $at))
-              (func (export "walmill:plugin/lifecycle@0.1.0#describe") (result i32)
+              (func $describe (export "walmill:plugin/lifecycle@0.1.0#describe") (result i32)
                 (i32.store (i32.const 1024) (i32.const 16)) (i32.store (i32.const 1028) (i32.const 5))
                 (i32.store (i32.const 1032) (i32.const 21)) (i32.store (i32.const 1036) (i32.const 3))
                 {describe}
                 (i32.const 1024))
-              (func (export "walmill:plugin/lifecycle@0.1.0#init")
+              (func $init (export "walmill:plugin/lifecycle@0.1.0#init")
                 (param i32 i32 i32 i32 i32) (result i32)
                 {init}
                 (i32.const 1088))
-              (func (export "walmill:plugin/transform@0.1.0#on-relation")
+              (func $on-relation (export "walmill:plugin/transform@0.1.0#on-relation")
                 (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
                 {on_relation}
                 (i32.const 1152))
-              (func (export "walmill:plugin/transform@0.1.0#process") (param i32) (result i32)
+              (func $process (export "walmill:plugin/transform@0.1.0#process") (param i32) (result i32)
+                (local $n i32)
                 (i32.store (i32.const 1284) (i32.const 131072))
                 (i32.store (i32.const 1288) (i32.load (local.get 0)))
                 {process}

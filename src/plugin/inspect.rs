@@ -1,10 +1,14 @@
 //! What a file is and says about itself, before anything of it is compiled.
 
-use wasmparser::{BinaryReaderError, Parser, Payload, ProducersSectionReader};
+use wasmparser::{BinaryReader, BinaryReaderError, Parser, Payload, ProducersSectionReader};
 
 use super::Allow;
 use super::bindings::{MINOR, PACKAGE, VERSION};
 use super::error::Reason;
+use super::text::clean;
+
+/// Bytes of a name that comes from a file.
+const LONGEST_NAME: usize = 200;
 
 /// What the first bytes say.
 pub(super) enum Sort {
@@ -60,7 +64,7 @@ pub(super) fn contents(component: &[u8]) -> Result<Contents, BinaryReaderError> 
                 }
             }
             Payload::CustomSection(section) if section.name() == "producers" => {
-                let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
+                let reader = BinaryReader::new(section.data(), section.data_offset());
                 languages_of(reader, &mut languages);
             }
             _ => {}
@@ -72,7 +76,7 @@ pub(super) fn contents(component: &[u8]) -> Result<Contents, BinaryReaderError> 
 }
 
 /// A `producers` section that can't be read says nothing; the plugin works without it.
-fn languages_of(section: wasmparser::BinaryReader<'_>, languages: &mut Vec<String>) {
+fn languages_of(section: BinaryReader<'_>, languages: &mut Vec<String>) {
     let fields = ProducersSectionReader::new(section).into_iter().flatten().filter_map(Result::ok);
     for field in fields.filter(|field| field.name == "language") {
         let values = field.values.into_iter().filter_map(Result::ok);
@@ -86,7 +90,7 @@ fn language(languages: Vec<String>) -> Option<String> {
     let of_runtimes = |name: &String| name.starts_with('C') && name.len() < 6 || name == "Rust";
     let at = languages.iter().position(|name| !of_runtimes(name)).unwrap_or(0);
     let name = languages.into_iter().nth(at)?;
-    Some(super::text::clean(&name, 40))
+    Some(clean(&name, LONGEST_NAME))
 }
 
 /// The name of one of our interfaces, if the import is one, of a version that we have.
@@ -100,16 +104,19 @@ fn compatible(version: &str) -> bool {
     version.strip_prefix(MINOR).is_some_and(|patch| patch.is_empty() || patch.starts_with('.'))
 }
 
+fn is_offered(interface: &str) -> bool {
+    matches!(interface, "types" | "log" | "clock" | "metrics" | "kv")
+}
+
 /// Whether the component asks for no more than it may have, and has what a plugin needs.
 pub(super) fn check(contents: &Contents, plugin: &str, allow: Allow) -> Result<(), Reason> {
     for import in &contents.imports {
         match interface(import) {
-            Some("types" | "log" | "clock" | "metrics") => {}
-            Some("kv") if allow.kv => {}
-            Some("kv") => {
+            Some("kv") if !allow.kv => {
                 return Err(Reason::NotGranted { what: "kv".into(), plugin: plugin.into() });
             }
-            _ => return Err(Reason::Import(super::text::clean(import, 200))),
+            Some(name) if is_offered(name) => {}
+            _ => return Err(Reason::Import(clean(import, LONGEST_NAME))),
         }
     }
     let missing: Vec<String> = ["lifecycle", "transform"]
@@ -166,7 +173,10 @@ fn function(export: &str) -> Option<(&str, &str)> {
     Some((interface(name)?, function))
 }
 
+/// Imports of other names are the business of whoever wraps the module.
 fn check_module_import(module: &str) -> Result<(), Reason> {
-    let foreign = module == "env" || module.starts_with("wasi");
-    if foreign { Err(Reason::Import(super::text::clean(module, 200))) } else { Ok(()) }
+    let name = module.strip_prefix("cm32p2|").unwrap_or(module);
+    let foreign = name == "env" || name.starts_with("wasi");
+    let unknown = name.starts_with(PACKAGE) && !interface(name).is_some_and(is_offered);
+    if foreign || unknown { Err(Reason::Import(clean(module, LONGEST_NAME))) } else { Ok(()) }
 }

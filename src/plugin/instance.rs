@@ -157,7 +157,7 @@ impl Instance {
         answer
     }
 
-    fn checked(&self, outcome: Outcome, batch: &Batch) -> Result<Outcome, CallError> {
+    fn checked(&self, mut outcome: Outcome, batch: &Batch) -> Result<Outcome, CallError> {
         // Most often, neighbours are of the same relation.
         let last: Cell<Option<(u32, &Plan)>> = Cell::new(None);
         let plan_of = |event: usize| {
@@ -169,6 +169,9 @@ impl Instance {
         };
         check_outcome(&outcome, batch.count as usize, plan_of)
             .map_err(|what| wrong("outcome", &what))?;
+        for reason in &mut outcome.reasons {
+            *reason = clean(reason, LONGEST_REASON);
+        }
         Ok(outcome)
     }
 
@@ -226,7 +229,7 @@ fn watched<T>(
     // away then, as after a trap.
     let answer = catch_unwind(AssertUnwindSafe(|| work(store)));
     let host = store.data();
-    program.meters.used(host.stopwatch.elapsed());
+    program.meters.used(host.stopwatch.used());
     match answer {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(ended(program, host, &error)),

@@ -1,12 +1,13 @@
 //! What a plugin may consume, and the two watchmen that see to it: one for memory and tables, one
 //! for processor time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
+use super::engine::TICK;
 use crate::model::quantity::{ByteSize, Period};
 
 /// `[plugins.NAME.limits]`.
@@ -107,33 +108,51 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// Measures one call. Processor time of the calling thread, not wall time: on a loaded machine an
-/// honest guest that has to wait for its turn would be ended for it.
+/// Measures one call, by processor time of the calling thread and not by wall time: on a loaded
+/// machine an honest guest that has to wait for its turn would be ended for it.
+///
+/// Asking for a thread's processor time is a system call, which would cost a short call more than
+/// all else together. So it is asked from the engine's first tick on, and the time before that, at
+/// most a tick, is not held against the guest.
 pub(super) struct Stopwatch {
-    started: Duration,
     limit: Duration,
+    started: Instant,
+    first_tick: Option<FirstTick>,
     /// Whether the call was ended for the time it took.
     pub(super) overdue: bool,
 }
 
+struct FirstTick {
+    /// Of the call, in wall time; at most a tick.
+    before: Duration,
+    thread_time: Duration,
+}
+
 impl Stopwatch {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { started: thread_time(), limit, overdue: false }
+        Self { limit, started: Instant::now(), first_tick: None, overdue: false }
     }
 
     pub(super) fn start(&mut self) {
-        self.started = thread_time();
-        self.overdue = false;
-    }
-
-    pub(super) fn elapsed(&self) -> Duration {
-        thread_time().saturating_sub(self.started)
+        *self = Self::new(self.limit);
     }
 
     /// Whether the time is up; called at every tick of the engine.
     pub(super) fn check(&mut self) -> bool {
-        self.overdue = self.elapsed() > self.limit;
+        let now = thread_time();
+        let before = || self.started.elapsed().min(TICK);
+        let first =
+            self.first_tick.get_or_insert_with(|| FirstTick { before: before(), thread_time: now });
+        self.overdue = now.saturating_sub(first.thread_time) > self.limit;
         self.overdue
+    }
+
+    /// Processor time of the call: what a call without a tick took is nearly that.
+    pub(super) fn used(&self) -> Duration {
+        match &self.first_tick {
+            None => self.started.elapsed(),
+            Some(first) => first.before + thread_time().saturating_sub(first.thread_time),
+        }
     }
 }
 

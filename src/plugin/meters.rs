@@ -21,6 +21,8 @@ pub(super) struct Meters {
     plugin: String,
     metrics: Arc<Metrics>,
     cpu: Counter<f64, AtomicU64>,
+    /// At hand, because nearly every call ends so.
+    ok: Counter,
     series: Mutex<Vec<(String, Series)>>,
 }
 
@@ -33,7 +35,9 @@ enum Series {
 impl Meters {
     pub(super) fn new(plugin: &str, metrics: Arc<Metrics>) -> Self {
         let cpu = metrics.plugin_cpu.get_or_create_owned(&Name { name: plugin.into() });
-        Self { plugin: plugin.into(), metrics, cpu, series: Mutex::default() }
+        let ok = Outcome { name: plugin.into(), outcome: "ok" };
+        let ok = metrics.plugin_calls.get_or_create_owned(&ok);
+        Self { plugin: plugin.into(), metrics, cpu, ok, series: Mutex::default() }
     }
 
     /// Records processor time of the guest.
@@ -44,7 +48,10 @@ impl Meters {
     /// Records how a call ended.
     pub(super) fn called<T>(&self, answer: &Result<T, CallError>) {
         let outcome = match answer {
-            Ok(_) => "ok",
+            Ok(_) => {
+                self.ok.inc();
+                return;
+            }
             Err(CallError::Failed(_) | CallError::Findings(_)) => "error",
             Err(CallError::Trap(_)) => "trap",
             Err(CallError::Deadline { .. }) => "deadline",

@@ -60,7 +60,9 @@ impl Drop for Watch {
     /// Waits for a plugin that is being compiled.
     fn drop(&mut self) {
         // With the notices goes the sender, whose end the thread hears.
-        self.notices.take().map(Notices::stop);
+        if let Some(notices) = self.notices.take() {
+            notices.stop();
+        }
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             warn!("the thread that watched plugins panicked: {panic:?}");
         }
@@ -179,3 +181,6 @@ impl Fingerprint {
         settled.then(|| Self { file: (meta.dev(), meta.ino()), size: meta.len(), modified })
     }
 }
+
+#[cfg(test)]
+mod tests;

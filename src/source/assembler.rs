@@ -350,6 +350,11 @@ impl Assembler {
         self.handed_on = self.handed_on.max(position);
     }
 
+    /// Everything up to here has been handed on.
+    pub(super) fn position(&self) -> Lsn {
+        self.handed_on
+    }
+
     /// What has come in since this was last called.
     pub(super) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)

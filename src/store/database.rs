@@ -6,7 +6,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, KeyspaceCreateOptions};
 
 /// Blocks of files that are kept in memory.
-const CACHE: u64 = 32 << 20;
+const CACHE: u64 = 16 << 20;
 /// The database's own log. What lags behind in memory is written out before it grows past this.
 const LOG: u64 = 128 << 20;
 
@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path) -> fjall::Result<Database> {
 
 /// For the journal: what every change passes through, so it is not compressed.
 pub(super) fn blocks() -> KeyspaceCreateOptions {
-    entries(8 << 20).data_block_compression_policy(CompressionPolicy::disabled())
+    entries(4 << 20).data_block_compression_policy(CompressionPolicy::disabled())
 }
 
 /// For a stream: JSON, kept long.

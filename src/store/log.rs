@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fjall::{AbstractTree as _, Database, Keyspace, LsmError, OwnedWriteBatch, PersistMode, Slice};
 
 use super::StoreError;
-use crate::model::Offset;
+use crate::model::{Offset, clock};
 
 /// What an entry says of itself and of the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +193,7 @@ impl Log {
                 (ends.end, ends.stored)
             }
         };
-        let stored = super::now().max(stored);
+        let stored = clock::now().max(stored);
         Entry::new(key, Header { start, stored, before, last }, head, body)
     }
 
@@ -273,7 +273,7 @@ impl Log {
                 | LsmError::InvalidTag(_)
                 | LsmError::InvalidTrailer
                 | LsmError::Decompress(_),
-            ) => self.damaged(format_args!("the block at {} ({error})", near.commit)),
+            ) => self.damaged(format_args!("a block at or soon behind {} ({error})", near.commit)),
             error => StoreError::Failed(error),
         }
     }

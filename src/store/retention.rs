@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::log::{Header, Log};
 use super::{Inner, StoreError};
-use crate::model::{ByteSize, Offset, Period};
+use crate::model::{ByteSize, Offset, Period, clock};
 
 /// Between two looks for something to remove.
 const EVERY: Duration = Duration::from_secs(10);
@@ -128,7 +128,7 @@ impl Inner {
         if inside || self.size() <= self.config.retention.size.bytes() {
             return Ok(None);
         }
-        self.retain(super::now())?;
+        self.retain(clock::now())?;
         match self.config.when_full {
             WhenFull::Block => self.waiting(),
             WhenFull::DropOldest => Ok(None),
@@ -223,7 +223,7 @@ impl Janitor {
 fn run(store: &Weak<Inner>, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         let Some(store) = store.upgrade() else { return };
-        if let Err(error) = store.retain(super::now()) {
+        if let Err(error) = store.retain(clock::now()) {
             let error = anyhow::Error::from(error);
             tracing::error!("remove what is old from the store: {error:#}");
             return;

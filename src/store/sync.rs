@@ -154,14 +154,13 @@ impl Shared {
                 return;
             }
             self.metrics.store_sync.observe(began.elapsed().as_secs_f64());
+            self.state().synced = written;
+            self.changed.notify_all();
             self.durable.send_if_modified(|durable| {
                 let later = durable.lsn() < position;
                 *durable = Durable::synced(durable.lsn().max(position));
                 later
             });
-            // Whoever waited in `flush` finds the position told.
-            self.state().synced = written;
-            self.changed.notify_all();
             self.pause(began);
         }
     }

@@ -176,7 +176,7 @@ fn a_reader_that_waits_is_woken_by_what_it_then_finds() {
                     after = run.last;
                 }
                 Read::End => futures_util::FutureExt::now_or_never(head.changed())
-                    .map_or_else(|| thread::yield_now(), |changed| changed.unwrap()),
+                    .map_or_else(thread::yield_now, |changed| changed.unwrap()),
                 Read::Gap { .. } => panic!("a gap"),
             }
         }
@@ -220,8 +220,12 @@ fn a_definition_keeps_its_number_and_a_changed_one_gets_the_next() {
 #[test]
 fn the_origin_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let origin =
-        Origin { system_identifier: "7".into(), timeline: 1, slot: "walmill".into(), database: "app".into() };
+    let origin = Origin {
+        system_identifier: "7".into(),
+        timeline: 1,
+        slot: "walmill".into(),
+        database: "app".into(),
+    };
     let store = open(dir.path());
     assert_eq!(store.origin().unwrap(), None);
     store.set_origin(&origin).unwrap();
@@ -403,7 +407,7 @@ fn old_events_go_except_those_that_an_output_has_not_delivered() {
     let output = Reader::Output { output: "hook".into(), stream: "s".into() };
     store.declare_readers(vec![output]);
     let stream = store.stream("s").unwrap();
-    let in_a_month = now() + 30 * 86_400_000_000;
+    let in_a_month = clock::now() + 30 * 86_400_000_000;
     store.inner.retain(in_a_month).unwrap();
     assert_eq!(stream.purged(), Offset::START, "no checkpoint: nothing was delivered");
     // In the middle of a run: the run stays.

@@ -98,7 +98,8 @@ async fn two_of_them_on_one_data_folder_are_one_too_many() {
     let cluster = cluster();
     let database = connect(&cluster).await;
     execute(&database, "CREATE TABLE orders (id int PRIMARY KEY)").await;
-    let first = Walmill::start(CONFIG, &cluster.url()).await;
+    let patient = CONFIG.replace("300ms", "1m");
+    let first = Walmill::start(&patient, &cluster.url()).await;
     let data = first.folder().join("data");
     let config = CONFIG.replace("\"data\"", &format!("{:?}", data.display()));
     check(&Walmill::prepare(&config, &cluster.url()), 3, &["in use", "store.path"]);

@@ -3,9 +3,13 @@
 mod bad_input;
 mod console;
 mod end_to_end;
+mod layers;
 mod plugins;
 mod pull;
+mod source;
 mod sse;
 mod support;
 mod swap;
+mod tidy;
+mod webhook;
 mod websocket;

@@ -62,8 +62,8 @@ fn stamp(version: u32) -> Vec<u8> {
           (func (export "walmill:plugin/transform@0.1.0#on-relation")
             (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             ;; ok(plan): mode call, one shape, which passed rows get
-            (i32.store (i32.const 1176) (i32.const 600)) (i32.store (i32.const 1180) (i32.const 1))
-            (i32.store8 (i32.const 1184) (i32.const 1)) (i32.store (i32.const 1188) (i32.const 0))
+            (i32.store (i32.const 1172) (i32.const 600)) (i32.store (i32.const 1176) (i32.const 1))
+            (i32.store8 (i32.const 1180) (i32.const 1)) (i32.store (i32.const 1184) (i32.const 0))
             (i32.const 1152))
           (func (export "walmill:plugin/transform@0.1.0#process") (param i32) (result i32)
             ;; as many zeros as there are events

@@ -37,7 +37,8 @@ struct Run {
 }
 
 impl Window {
-    /// Begins a run of so many bytes: what is pushed from now on is part of it.
+    /// Begins a run of so many bytes: what is pushed from now on, one event at least, is part of
+    /// it.
     pub fn begin_run(&mut self, bytes: usize) {
         self.runs.push_back(Run { end: self.end(), bytes, users: 0 });
         self.held += bytes;
@@ -144,7 +145,7 @@ mod tests {
         /// `runs`: how many events each has. `order`: in which order they are done.
         #[test]
         fn the_checkpoint_is_the_last_of_those_that_are_all_done_from_the_front(
-            (runs, order) in prop::collection::vec(0_usize..4, 0..8).prop_flat_map(|runs| {
+            (runs, order) in prop::collection::vec(1_usize..4, 0..8).prop_flat_map(|runs| {
                 let count = runs.iter().sum::<usize>();
                 (Just(runs), Just((0..count).collect::<Vec<_>>()).prop_shuffle())
             })

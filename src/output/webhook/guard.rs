@@ -94,6 +94,8 @@ impl<R: Resolve> Resolve for Guard<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -151,6 +153,15 @@ mod tests {
         }
     }
 
+    /// Says something else every time it is asked.
+    struct Turning(Mutex<Vec<Vec<&'static str>>>);
+
+    impl Resolve for Turning {
+        fn resolve(&self, name: Name) -> Resolving {
+            Fixed(self.0.lock().unwrap().remove(0)).resolve(name)
+        }
+    }
+
     struct Fixed(Vec<&'static str>);
 
     impl Resolve for Fixed {
@@ -163,6 +174,17 @@ mod tests {
 
     async fn resolves(ips: &[&'static str]) -> bool {
         Guard(Fixed(ips.to_vec())).resolve("a.example".parse().unwrap()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn every_look_up_is_checked_anew() {
+        let answers = [["1.1.1.1"], ["127.0.0.1"], ["1.1.1.1"]].map(|ips| ips.to_vec());
+        let guard = Guard(Turning(Mutex::new(answers.to_vec())));
+        let mut passed = Vec::new();
+        for _ in 0..3 {
+            passed.push(guard.resolve("a.example".parse().unwrap()).await.is_ok());
+        }
+        assert_eq!(passed, [true, false, true]);
     }
 
     #[tokio::test]

@@ -19,6 +19,13 @@ export async function get(path) {
   return body;
 }
 
+// Numbers keep every digit, where the browser can keep their text.
+const exact = (_, value, context) =>
+  typeof value === 'number' && context?.source && String(value) !== context.source && JSON.rawJSON
+    ? JSON.rawJSON(context.source)
+    : value;
+const parse = (text) => JSON.parse(text, exact);
+
 const RETRY_FIRST = 500;
 const RETRY_LAST = 10_000;
 // Events on their way to this page, so that a fast stream does not drown it.
@@ -40,7 +47,7 @@ export class LiveStream {
     if (token.get()) url.searchParams.set('token', token.get());
     this.socket = new WebSocket(url, 'walmill.v1.json');
     this.socket.onopen = () => this.subscribe();
-    this.socket.onmessage = ({ data }) => this.hear(JSON.parse(data));
+    this.socket.onmessage = ({ data }) => this.hear(parse(data));
     this.socket.onclose = () => this.reconnect();
   }
 

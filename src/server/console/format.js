@@ -23,14 +23,15 @@ export function rate(perSecond) {
   return perSecond < 10 ? `${perSecond.toFixed(1)}/s` : `${count(Math.round(perSecond))}/s`;
 }
 
-// How long ago, both in microseconds since 1970.
-export function ago(time, now) {
-  const seconds = Math.max(0, (now - time) / 1e6);
-  if (seconds < 2) return 'just now';
+// The time from one moment to another, both in microseconds since 1970.
+export function span(from, to) {
+  const seconds = Math.max(0, (to - from) / 1e6);
   const [size, unit] =
     seconds < 90 ? [1, 's'] : seconds < 5400 ? [60, 'min'] : seconds < 129600 ? [3600, 'h'] : [86400, 'd'];
-  return `${Math.round(seconds / size)} ${unit} ago`;
+  return `${Math.round(seconds / size)} ${unit}`;
 }
+
+export const ago = (time, now) => (now - time < 2e6 ? 'just now' : `${span(time, now)} ago`);
 
 export const moment = (micros) => date.format(micros / 1000);
 export const timeOf = (text) => clock.format(new Date(text));

@@ -55,18 +55,30 @@ function useEvents(stream, session, paused) {
 
 const short = (type) => type.replace(/^walmill\.(row\.)?/, '');
 
+const shown = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+
+const isObject = (value) => typeof value === 'object' && value !== null;
+
+// The columns that the subject does not name already; a plugin may have put anything in their place.
+function preview(data) {
+  const record = isObject(data) ? (data.record ?? data.old_record ?? data) : data;
+  if (!isObject(record)) return record === undefined ? '' : shown(record);
+  const key = isObject(data.key) ? data.key : {};
+  return Object.entries(record)
+    .filter(([name]) => !(name in key))
+    .map(([name, value]) => html`${name} <b>${shown(value)}</b>`);
+}
+
 function Row({ event }) {
-  const data = event.data ?? {};
-  const record = data.record ?? data.old_record ?? data;
   const [open, setOpen] = useState(false);
   return html`
     <li class="event">
       <details onToggle=${({ target }) => setOpen(target.open)}>
         <summary>
           <time>${event.time ? timeOf(event.time) : ''}</time>
-          <span class="op ${data.op ?? ''}">${short(event.type)}</span>
+          <span class="op ${event.data?.op ?? ''}">${short(event.type)}</span>
           <span class="subject">${event.subject ?? event.id}</span>
-          <span class="preview">${JSON.stringify(record)}</span>
+          <span class="preview">${preview(event.data)}</span>
         </summary>
         ${open && html`<pre>${JSON.stringify(event, null, 2)}</pre>`}
       </details>

@@ -1,6 +1,6 @@
 // The cards: each shows one part of the status.
 import { html } from './html.js';
-import { ago, bytes, count, moment, rate } from './format.js';
+import { ago, bytes, count, moment, rate, span } from './format.js';
 
 const Card = ({ title, id, note, children }) => html`
   <section class="card" aria-labelledby=${`${id}-title`} id=${id}>
@@ -98,7 +98,7 @@ function Plugin({ plugin, now }) {
         <code title="content hash">${plugin.version}</code>
         ${plugin.language && html`<span class="chip">${plugin.language}</span>`}
         <span class="spacer"></span>
-        <time title=${moment(plugin.since)}>in force ${ago(plugin.since, now)}</time>
+        <time title=${moment(plugin.since)}>in force for ${span(plugin.since, now)}</time>
       </div>
       <div class="counts"><span>${plugin.describes}</span><span>${bytes(plugin.size)}</span><span><code>${plugin.path}</code></span></div>
       ${last?.error && html`

@@ -30,6 +30,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] where the next block is not what was written, or is missing.
+    #[expect(clippy::should_implement_trait, reason = "it goes on behind its end, and can fail")]
     pub fn next(&mut self) -> Result<Read, StoreError> {
         let visible = *self.visible.borrow_and_update();
         if self.next.unwrap_or(self.after) >= block::end_of(visible) {

@@ -12,7 +12,7 @@ use crate::store::log::{Cut, Entry, Log};
 use crate::store::tail::Tail;
 
 /// Newest blocks in memory, so that pipelines at the end touch no file.
-const TAIL: u64 = 16 << 20;
+const TAIL: u64 = 8 << 20;
 
 /// The stored blocks.
 pub(in crate::store) struct Records {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fjall::OwnedWriteBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Append, Block, Durable, Journal};
+use super::{Append, Block, Journal};
 use crate::model::Lsn;
 use crate::store::log::Entry;
 use crate::store::{Inner, StoreError, position};
@@ -22,7 +22,8 @@ pub(in crate::store) fn start(store: Arc<Inner>) -> Result<Journal, StoreError> 
     let (appender, input) = mpsc::channel(QUEUE);
     let (blocked, blocked_now) = watch::channel(None);
     let (result, ended) = oneshot::channel();
-    let (told, durable) = watch::channel(*store.syncer.durable().borrow());
+    let durable = store.syncer.durable();
+    let failed = store.syncer.failed();
     let writer = Writer {
         last: *store.records.visible().borrow(),
         position: position::read(&store.meta)?,
@@ -38,29 +39,20 @@ pub(in crate::store) fn start(store: Arc<Inner>) -> Result<Journal, StoreError> 
             let _ = result.send(writer.run());
         })
         .map_err(fjall::Error::Io)?;
-    let done = tokio::spawn(attend(store, ended, told));
+    let done = tokio::spawn(finished(store, ended, failed));
     Ok(Journal { appender, durable, blocked: blocked_now, done })
 }
 
-/// Tells what is durable while the journal runs. Ends with the thread, or as soon as a sync failed;
-/// with it ends the telling, so that whoever listens knows the last position when it comes.
-async fn attend(
+/// Ends with the thread, or as soon as a sync failed.
+async fn finished(
     store: Arc<Inner>,
-    mut ended: oneshot::Receiver<Result<(), StoreError>>,
-    told: watch::Sender<Durable>,
+    ended: oneshot::Receiver<Result<(), StoreError>>,
+    mut failed: watch::Receiver<bool>,
 ) -> Result<(), StoreError> {
-    let (mut durable, mut failed) = (store.syncer.durable(), store.syncer.failed());
-    loop {
-        tokio::select! {
-            result = &mut ended => {
-                told.send_replace(*durable.borrow());
-                return result.unwrap_or_else(|_| Err(fjall::Error::Poisoned.into()));
-            }
-            Ok(()) = durable.changed() => {
-                told.send_replace(*durable.borrow_and_update());
-            }
-            Ok(_) = failed.wait_for(|failed| *failed) => return Err(store.syncer.failure()),
-        }
+    let ended = async { ended.await.unwrap_or_else(|_| Err(fjall::Error::Poisoned.into())) };
+    tokio::select! {
+        result = ended => result,
+        Ok(_) = failed.wait_for(|failed| *failed) => Err(store.syncer.failure()),
     }
 }
 

@@ -1,0 +1,144 @@
+use std::fs;
+use std::sync::Mutex;
+
+use super::super::guests::{FINDINGS, Folder, Guest, PASS, batch, config, open, relation};
+use super::super::{CallError, NoState};
+use super::*;
+
+/// Like [`PASS`], but another file; and it drops.
+const DROP: Guest = Guest {
+    process: "(memory.fill (i32.const 131072) (i32.const 1) (i32.load (local.get 0)))",
+    ..PASS
+};
+
+fn registry(folder: &Folder) -> Registry {
+    let path = folder.join("guest.wasm");
+    fs::write(&path, PASS.bytes()).unwrap();
+    open("guest", Config { path, ..config() })
+}
+
+fn verdict(registry: &Registry) -> u8 {
+    let plugin = registry.snapshot().by_name["guest"].clone();
+    let mut instance = plugin.instantiate(0, 1, false, Arc::new(Mutex::new(NoState))).unwrap();
+    instance.on_relation(&relation(1)).unwrap();
+    instance.process(&batch(&[0]), 0).unwrap().verdicts[0]
+}
+
+#[test]
+fn a_good_version_is_put_in_force_and_everyone_hears_of_it() {
+    let folder = Folder::new();
+    let registry = registry(&folder);
+    let (generation, statuses) = (registry.generation(), registry.statuses());
+    let before = registry.snapshot();
+    assert_eq!((verdict(&registry), before.generation), (0, 1));
+    let version = registry.offer("guest", DROP.bytes()).unwrap();
+    assert_eq!((verdict(&registry), registry.snapshot().generation), (1, 2));
+    assert_eq!(before.by_name["guest"].version(), &Version::of(&PASS.bytes()));
+    assert!(generation.has_changed().unwrap());
+    let status = statuses.borrow()[0].clone();
+    assert_eq!((status.version, status.generation), (version.to_string(), 2));
+    assert_eq!(status.describes, "guest 1.0");
+    assert_eq!(status.history.len(), 2);
+    assert!(status.history.iter().all(|entry| entry.error.is_none()));
+}
+
+#[test]
+fn the_same_content_again_changes_nothing() {
+    let folder = Folder::new();
+    let registry = registry(&folder);
+    registry.offer("guest", PASS.bytes()).unwrap();
+    assert_eq!(registry.snapshot().generation, 1);
+    assert_eq!(registry.statuses().borrow()[0].history.len(), 1);
+}
+
+#[test]
+fn a_bad_version_leaves_the_old_one_in_force_and_says_why() {
+    let folder = Folder::new();
+    let registry = registry(&folder);
+    let trap = Guest { init: "unreachable", ..PASS };
+    for bytes in [b"garbage".to_vec(), FINDINGS.bytes(), trap.bytes()] {
+        registry.offer("guest", bytes).unwrap_err();
+        assert_eq!((verdict(&registry), registry.snapshot().generation), (0, 1));
+    }
+    assert!(!registry.generation().has_changed().unwrap());
+    let statuses = registry.statuses();
+    let status = &statuses.borrow()[0];
+    assert_eq!(status.version, Version::of(&PASS.bytes()).to_string());
+    let errors: Vec<_> = status.history.iter().map(|entry| entry.error.as_deref()).collect();
+    assert_eq!(
+        errors,
+        [
+            Some("`init` failed: wasm trap: wasm `unreachable` instruction executed in init"),
+            Some("`init` failed: refuses its config: `columns[2]`: no such column"),
+            Some("not a WebAssembly binary: something else"),
+            None
+        ]
+    );
+    let text = registry.0.metrics.encode().unwrap();
+    let line = "walmill_plugin_reloads_total{name=\"guest\",outcome=\"refused\"} 3";
+    assert!(text.lines().any(|l| l == line), "{text}");
+}
+
+#[test]
+fn a_version_that_does_not_take_a_relation_in_use_is_refused() {
+    let folder = Folder::new();
+    let registry = registry(&folder);
+    verdict(&registry);
+    let plan_of_nothing = Guest {
+        on_relation:
+            "(i32.store (i32.const 1160) (i32.const 900)) (i32.store (i32.const 1164) (i32.const 1))
+                      (i32.store (i32.const 900) (i32.const 9))",
+        ..PASS
+    };
+    let error = registry.offer("guest", plan_of_nothing.bytes()).unwrap_err().reason;
+    assert!(matches!(&error, Reason::Relation { error: CallError::Failed(_), .. }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "does not take public.posts, which the version in force takes: \
+         returned a wrong plan: `needs` has column 9 of 2"
+    );
+    assert_eq!(registry.snapshot().generation, 1);
+}
+
+#[test]
+fn the_history_is_bounded() {
+    let folder = Folder::new();
+    let registry = registry(&folder);
+    for n in 0..30_u8 {
+        registry.offer("guest", vec![n]).unwrap_err();
+    }
+    let statuses = registry.statuses();
+    assert_eq!(statuses.borrow()[0].history.len(), LONGEST_HISTORY);
+    assert_eq!(statuses.borrow()[0].history[0].version, Version::of(&[29]).to_string());
+}
+
+#[test]
+fn every_plugin_that_does_not_load_is_named_at_the_start() {
+    let folder = Folder::new();
+    fs::write(folder.join("bad.wasm"), b"bad").unwrap();
+    let at = |file: &str| Config { path: folder.join(file), ..config() };
+    let configs = BTreeMap::from([
+        ("bad".to_owned(), at("bad.wasm")),
+        ("folder".to_owned(), at("")),
+        ("missing".to_owned(), at("missing.wasm")),
+    ]);
+    let opened = Registry::open(&Engine::new(None).unwrap(), configs, Arc::new(Metrics::new()));
+    let errors: Vec<_> =
+        opened.err().unwrap().into_iter().map(|(_, e)| e.reason.to_string()).collect();
+    assert_eq!(
+        errors,
+        [
+            "not a WebAssembly binary: something else",
+            "not a regular file; `plugins.folder.path` must name a file that walmill can read",
+            "No such file or directory (os error 2); `plugins.missing.path` must name a file that \
+             walmill can read",
+        ]
+    );
+}
+
+#[test]
+fn an_offer_for_a_plugin_that_is_not_configured_is_refused() {
+    let folder = Folder::new();
+    let error = registry(&folder).offer("other", PASS.bytes()).unwrap_err();
+    assert!(matches!(error.reason, Reason::NotConfigured(_)));
+}

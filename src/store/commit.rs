@@ -1,0 +1,86 @@
+//! The one atomic write of what a pipeline made of a batch.
+
+use std::sync::Arc;
+
+use super::dead_letter::DeadLetter;
+use super::stream::Stream;
+use super::{Inner, StoreError};
+use crate::metrics::Name;
+use crate::model::Offset;
+use crate::model::event::Events;
+
+/// What one batch of a pipeline leaves behind: all of it, or none.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Everything up to and including this place of the journal is done; [`Offset::end_of`] its
+    /// commit, where that is the end of a transaction.
+    pub cursor: Offset,
+    /// Events for each stream, in order.
+    pub events: Vec<(String, Events)>,
+    /// Writes to plugins' keyed state: plugin, key, value (none: deleted).
+    pub state: Vec<StateWrite>,
+    /// Changes that were set aside.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// One write to a plugin's keyed state.
+#[derive(Debug, Clone)]
+pub struct StateWrite {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The key.
+    pub key: String,
+    /// The value; `None` deletes.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A stream, and the runs of events that go to it.
+type Runs = (Arc<Stream>, Vec<Events>);
+
+impl Inner {
+    pub(super) fn commit(&self, outcome: Outcome) -> Result<(), StoreError> {
+        let Outcome { pipeline, cursor, events, state, dead_letters } = outcome;
+        let mut batch = self.db.batch();
+        let runs = self.by_stream(&pipeline, events)?;
+        // In the order of their names, so that two pipelines never wait for each other in a circle.
+        let _appending: Vec<_> = runs.iter().map(|(stream, _)| stream.appending()).collect();
+        let mut written = Vec::with_capacity(runs.len());
+        for (stream, runs) in &runs {
+            written.push((stream, stream.append(&mut batch, runs)?));
+        }
+        self.states.write(&mut batch, state);
+        self.dead_letters.write(&mut batch, &dead_letters)?;
+        self.checkpoints.set_pipeline(&mut batch, &pipeline, cursor);
+        batch.commit()?;
+        self.metrics.dead_letters.inc_by(dead_letters.len() as u64);
+        for (stream, entries) in written {
+            stream.wrote(entries)?;
+        }
+        for (stream, runs) in &runs {
+            let name = Name { name: stream.name().into() };
+            let events = runs.iter().map(|run| u64::from(run.count)).sum();
+            self.metrics.stream_events.get_or_create(&name).inc_by(events);
+        }
+        self.syncer.wrote();
+        Ok(())
+    }
+
+    /// Each stream once, by name, with its runs in order.
+    fn by_stream(
+        &self,
+        pipeline: &str,
+        mut events: Vec<(String, Events)>,
+    ) -> Result<Vec<Runs>, StoreError> {
+        events.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut streams: Vec<Runs> = Vec::new();
+        for (name, run) in events {
+            match streams.last_mut() {
+                Some((stream, runs)) if stream.name() == name => runs.push(run),
+                _ => streams.push((self.streams.declare(&name, pipeline)?, vec![run])),
+            }
+        }
+        Ok(streams)
+    }
+}
