@@ -21,8 +21,8 @@ use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
 use crate::output::{self, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
-use crate::plugin::registry::Registry;
 use crate::plugin::Engine;
+use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
 use crate::server;
 use crate::source::Source;
@@ -123,7 +123,8 @@ pub async fn run(
 struct NoDatabase(Finding);
 
 fn store_failure(error: OpenError) -> AppError {
-    let finding = Finding::error("store", "store.path", format!("{:#}", anyhow::Error::from(error)));
+    let finding =
+        Finding::error("store", "store.path", format!("{:#}", anyhow::Error::from(error)));
     AppError::Environment(finding.suggest(
         "each walmill needs a data folder of its own that it can write to: set `store.path`",
     ))
@@ -139,10 +140,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn start(
-        self,
-        listener: tokio::net::TcpListener,
-    ) -> Result<Tasks, AppError> {
+    fn start(self, listener: tokio::net::TcpListener) -> Result<Tasks, AppError> {
         let mut tasks = Tasks::new(self.shutdown.clone());
         self.declare_readers();
         let journal = self.store.start_journal().context("start the journal")?;
@@ -159,21 +157,26 @@ impl Parts {
         )
         .context("start the source")?;
         let (status, thread) = (source.status, source.thread);
-        tasks.spawn_thread("source", move || {
-            let ended = thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))?;
-            ended.context("source")
-        })
-        .context("start the source")?;
+        tasks
+            .spawn_thread("source", move || {
+                let ended =
+                    thread.join().map_err(|_| anyhow::anyhow!("the source's thread panicked"))?;
+                ended.context("source")
+            })
+            .context("start the source")?;
         tasks.spawn("journal", async move {
             let ended = journal.done.await.context("wait for the journal")?;
             drain.cancel();
             ended.context("journal")
         });
-        tasks.spawn("start", first_connection(
-            status.clone(),
-            self.config.source.start_timeout.duration(),
-            self.shutdown.clone(),
-        ));
+        tasks.spawn(
+            "start",
+            first_connection(
+                status.clone(),
+                self.config.source.start_timeout.duration(),
+                self.shutdown.clone(),
+            ),
+        );
         self.start_watch(&mut tasks)?;
         let state = server::State {
             store: self.store,

@@ -40,7 +40,13 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigArguments {
     /// The config: a file, or a folder of `*.toml` files.
-    #[arg(short, long, value_name = "PATH", default_value = "walmill.toml", env = "WALMILL_CONFIG")]
+    #[arg(
+        short,
+        long,
+        value_name = "PATH",
+        default_value = "walmill.toml",
+        env = "WALMILL_CONFIG"
+    )]
     config: PathBuf,
     /// Sets one key over the file, as in `--set server.listen=127.0.0.1:4001`.
     #[arg(long, value_name = "KEY=VALUE")]

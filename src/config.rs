@@ -69,8 +69,8 @@ impl Config {
         set: &[String],
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Loaded, Vec<Finding>> {
-        let mut table = DeTable::parse(document.text())
-            .map_err(|error| vec![syntax(document, &error)])?;
+        let mut table =
+            DeTable::parse(document.text()).map_err(|error| vec![syntax(document, &error)])?;
         let overrides: Vec<String> = set.iter().map(|set| as_toml(set)).collect();
         for (text, set) in overrides.iter().zip(set) {
             let over = DeTable::parse(text).map_err(|error| {
@@ -192,7 +192,8 @@ impl Check<'_> {
     }
 
     fn error(&mut self, code: &'static str, path: &str, message: String, help: Option<String>) {
-        let finding = Finding { suggestion: help, ..Finding::error(code, self.place(path), message) };
+        let finding =
+            Finding { suggestion: help, ..Finding::error(code, self.place(path), message) };
         self.findings.push(finding);
     }
 

@@ -102,8 +102,9 @@ fn sample_folder(plugins: &Path) -> Result<TempDir, Failure> {
     };
     make().map_err(|error| {
         Failure::environment(
-            Finding::error("plugins", "", format!("the sample plugins: {error:#}"))
-                .suggest("build them with `scripts/build-plugins`, or name their folder with `--plugins`"),
+            Finding::error("plugins", "", format!("the sample plugins: {error:#}")).suggest(
+                "build them with `scripts/build-plugins`, or name their folder with `--plugins`",
+            ),
         )
     })
 }
@@ -120,8 +121,9 @@ async fn show(
     database.batch_execute(SCHEMA).await.map_err(|error| {
         let detail = error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().into());
         Failure::environment(
-            Finding::error("database", "", format!("create the sample tables: {detail}"))
-                .suggest("the demo makes the schema `reddit`: drop or rename the one that is there"),
+            Finding::error("database", "", format!("create the sample tables: {detail}")).suggest(
+                "the demo makes the schema `reddit`: drop or rename the one that is there",
+            ),
         )
     })?;
     let ended = stream(arguments, url, folder, database).await;

@@ -45,8 +45,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Writes a file that is not there yet: nobody's work is overwritten.
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
-        match error.kind() {
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| match error
+            .kind()
+        {
             std::io::ErrorKind::AlreadyExists => {
                 let message = format!("{} is there already", path.display());
                 Failure::usage(vec![
@@ -55,8 +57,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
                 ])
             }
             _ => unwritable(path, &error),
-        }
-    })?;
+        })?;
     file.write_all(text.as_bytes()).map_err(|error| unwritable(path, &error))
 }
 

@@ -56,9 +56,11 @@ pub(super) fn cancel_on_signal(shutdown: &CancellationToken) {
     };
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
-        let mut next = async || tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        let mut next = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         };
         next().await;
         info!("shutting down; once more to end at once");

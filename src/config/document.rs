@@ -107,7 +107,8 @@ impl Document {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Finding {
     let place = path.display().to_string();
-    let finding = Finding::error("unreadable", place, format!("the config cannot be read: {error}"));
+    let finding =
+        Finding::error("unreadable", place, format!("the config cannot be read: {error}"));
     match error.kind() {
         std::io::ErrorKind::NotFound => {
             finding.suggest("make one with `walmill init`, or name it with `--config`")
@@ -172,7 +173,9 @@ fn interpolate_value(
             Err((name, why)) => {
                 let message = why.unwrap_or_else(|| format!("the variable `{name}` is not set"));
                 let finding = Finding::error("missing-variable", document.place(at), message)
-                    .suggest(format!("set `{name}` in the environment, or give a default: `${{{name}:-…}}`"));
+                    .suggest(format!(
+                        "set `{name}` in the environment, or give a default: `${{{name}:-…}}`"
+                    ));
                 findings.push(finding);
             }
         },
@@ -260,7 +263,8 @@ mod tests {
 
     #[test]
     fn a_path_finds_its_line() {
-        let document = Document::of("[[pipeline]]\nname = 'a'\n[[pipeline]]\nname = 'b'\n", "w.toml");
+        let document =
+            Document::of("[[pipeline]]\nname = 'a'\n[[pipeline]]\nname = 'b'\n", "w.toml");
         let table = DeTable::parse(document.text()).expect("valid");
         let place = |path| document.place(locate(&table, path).start);
         assert_eq!(place("pipeline[1].name"), "w.toml:4:8");

@@ -47,40 +47,64 @@ fn a_good_config_has_no_findings() {
 
 #[test]
 fn an_unknown_key_has_its_place_and_what_was_meant() {
-    check("[store]\nretenton = { age = '1d' }", &expect![[r#"
+    check(
+        "[store]\nretenton = { age = '1d' }",
+        &expect![[r#"
         error[unknown-key]: unknown key `retenton`
           at walmill.toml:15:1 store.retenton
-          help: did you mean `retention`?"#]]);
-    check("[serv]\nlisten = '127.0.0.1:1'", &expect![[r#"
+          help: did you mean `retention`?"#]],
+    );
+    check(
+        "[serv]\nlisten = '127.0.0.1:1'",
+        &expect![[r#"
         error[unknown-key]: unknown key `serv`
           at walmill.toml:14:2 serv
-          help: did you mean `server`?"#]]);
+          help: did you mean `server`?"#]],
+    );
 }
 
 #[test]
 fn a_value_of_the_wrong_kind_says_what_belongs_there() {
-    check("[server]\nlisten = 4000", &expect![[r#"
+    check(
+        "[server]\nlisten = 4000",
+        &expect![[r#"
         error[invalid-value]: invalid type: integer `4000`, expected socket address
-          at walmill.toml:15:10 server.listen"#]]);
-    check("[server]\nlisten = '127.0.0.1:65536'", &expect![[r#"
+          at walmill.toml:15:10 server.listen"#]],
+    );
+    check(
+        "[server]\nlisten = '127.0.0.1:65536'",
+        &expect![[r#"
         error[invalid-value]: invalid socket address syntax
-          at walmill.toml:15:10 server.listen"#]]);
-    check("[store]\nretention = { age = '-1d' }", &expect![[r#"
+          at walmill.toml:15:10 server.listen"#]],
+    );
+    check(
+        "[store]\nretention = { age = '-1d' }",
+        &expect![[r#"
         error[invalid-value]: `-1d` is no span of time: write a whole number and a unit (ms, s, m, h, d), as in `30s`, `7d` or `1h30m`
-          at walmill.toml:15:21 store.retention.age"#]]);
-    check("[[pipeline]]\nname = 'x'\ntables = ['orders']", &expect![[r#"
+          at walmill.toml:15:21 store.retention.age"#]],
+    );
+    check(
+        "[[pipeline]]\nname = 'x'\ntables = ['orders']",
+        &expect![[r#"
         error[invalid-value]: `orders` is no table: write `schema.table`, as in `public.orders` or `public.*`
-          at walmill.toml:16:10 pipeline[1].tables[0]"#]]);
+          at walmill.toml:16:10 pipeline[1].tables[0]"#]],
+    );
 }
 
 #[test]
 fn broken_toml_has_its_place() {
-    check("[server\n", &expect![[r#"
+    check(
+        "[server\n",
+        &expect![[r#"
         error[syntax]: unclosed table, expected `]`
-          at walmill.toml:14:8"#]]);
-    check("[source]\nurl = 'x'", &expect![[r#"
+          at walmill.toml:14:8"#]],
+    );
+    check(
+        "[source]\nurl = 'x'",
+        &expect![[r#"
         error[syntax]: duplicate key
-          at walmill.toml:14:2"#]]);
+          at walmill.toml:14:2"#]],
+    );
 }
 
 #[test]
@@ -100,26 +124,41 @@ fn every_missing_variable_is_named_at_once() {
 
 #[test]
 fn names_that_nobody_has_are_found() {
-    check("[[pipeline]]\nname = 'b'\ntables = ['public.b']\nplugins = ['redcat']", &expect![[r#"
+    check(
+        "[[pipeline]]\nname = 'b'\ntables = ['public.b']\nplugins = ['redcat']",
+        &expect![[r#"
         error[unknown-plugin]: no plugin `redcat`
           at walmill.toml:17:12 pipeline[1].plugins[0]
-          help: did you mean `redact`?"#]]);
-    check("[[pipeline]]\nname = 'b'\ntables = ['private.b']", &expect![[r#"
+          help: did you mean `redact`?"#]],
+    );
+    check(
+        "[[pipeline]]\nname = 'b'\ntables = ['private.b']",
+        &expect![[r#"
         error[unknown-table]: the source does not publish `private.b`
           at walmill.toml:16:11 pipeline[1].tables[0]
-          help: add "private.b" to `source.tables`"#]]);
-    check("[[pipeline]]\nname = 'orders'\ntables = ['public.b']", &expect![[r#"
+          help: add "private.b" to `source.tables`"#]],
+    );
+    check(
+        "[[pipeline]]\nname = 'orders'\ntables = ['public.b']",
+        &expect![[r#"
         error[duplicate-name]: there are two pipelines `orders`
           at walmill.toml:15:8 pipeline[1].name
-          help: rename one of them"#]]);
-    check("[[pipeline]]\nname = 'b'", &expect![[r#"
+          help: rename one of them"#]],
+    );
+    check(
+        "[[pipeline]]\nname = 'b'",
+        &expect![[r#"
         error[empty-pipeline]: pipeline `b` takes no table and no message
           at walmill.toml:14:1 pipeline[1]
-          help: add `tables = ["public.*"]`"#]]);
-    check("[plugins.other]\npath = 'x.wasm'", &expect![[r#"
+          help: add `tables = ["public.*"]`"#]],
+    );
+    check(
+        "[plugins.other]\npath = 'x.wasm'",
+        &expect![[r#"
         warning[unused-plugin]: no pipeline runs the plugin `other`
           at walmill.toml:14:1 plugins.other
-          help: add it to a pipeline's `plugins`, or remove its section"#]]);
+          help: add it to a pipeline's `plugins`, or remove its section"#]],
+    );
     check(
         "[[output.webhook]]\nname = 'a'\nstreams = ['order']\nurl = 'https://x.example'\n\
          unsigned = true",

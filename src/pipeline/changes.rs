@@ -233,7 +233,8 @@ impl Changes {
                 batch.changes += 1;
                 if offset > self.cursor && self.messages.iter().any(|glob| glob.matches(prefix)) {
                     let table = self.message_table(tables);
-                    let cells = [prefix.as_bytes(), content].map(|bytes| text_cell(bytes, frame, at));
+                    let cells =
+                        [prefix.as_bytes(), content].map(|bytes| text_cell(bytes, frame, at));
                     let new = batch.add_cells(cells);
                     let row = Row { ordinal: offset.ordinal, table, new, ..blank(batch) };
                     batch.rows.push(Row { op: Op::Message, ..row });
@@ -253,7 +254,8 @@ impl Changes {
         }
         let definition = self.store.relation(RelationId(relation)).map_err(FrameError::Store)?;
         let definition = definition.ok_or("a change of a relation that was never described")?;
-        let wanted = |pattern: &TablePattern| pattern.matches(&definition.schema, &definition.table);
+        let wanted =
+            |pattern: &TablePattern| pattern.matches(&definition.schema, &definition.table);
         let taken = if self.patterns.iter().any(wanted) {
             Taken::Table(tables.add(relation, Arc::unwrap_or_clone(definition)))
         } else {

@@ -313,7 +313,11 @@ mod tests {
         check(Kind::Array(Element::Int), "{1,NULL,3}", "[1,null,3]");
         check(Kind::Array(Element::Int), "{{1,2},{3,4}}", "[[1,2],[3,4]]");
         check(Kind::Array(Element::Int), "[0:1]={1,2}", "[1,2]");
-        check(Kind::Array(Element::Text), r#"{a,"NULL","b,\"c\\",""}"#, r#"["a","NULL","b,\"c\\",""]"#);
+        check(
+            Kind::Array(Element::Text),
+            r#"{a,"NULL","b,\"c\\",""}"#,
+            r#"["a","NULL","b,\"c\\",""]"#,
+        );
         check(Kind::Array(Element::Bool), "{t,f}", "[true,false]");
         check(Kind::Array(Element::Json), r#"{"{\"a\": 1}"}"#, r#"[{"a": 1}]"#);
         check(Kind::Array(Element::Text), "{}", "[]");

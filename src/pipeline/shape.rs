@@ -52,12 +52,7 @@ impl Shape {
         };
         let hides = !input.key.iter().all(comes_through);
         let table = tables.add_derived(derived(shape, &input.relation));
-        Self {
-            table,
-            columns,
-            fixed: fixed.into(),
-            hidden_key: hides.then(|| input.key.clone()),
-        }
+        Self { table, columns, fixed: fixed.into(), hidden_key: hides.then(|| input.key.clone()) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! PostgreSQL's text forms read into the plugin interface's cells: a tag and 64 bits, with longer
 //! values in a heap (`wit/walmill.wit`, "cell tags").
 
-use crate::model::Kind;
 use super::json;
+use crate::model::Kind;
 
 /// NULL.
 pub const NULL: u8 = 0;

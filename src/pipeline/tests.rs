@@ -76,8 +76,16 @@ impl House {
                 frames.extend(framed(&frame::commit(commit, end, 1_000_000)));
             }
             let frames = Bytes::from(frames);
-            let block =
-                Block { first: commit, part, ordinal, last: commit, complete, end, time: 1, frames };
+            let block = Block {
+                first: commit,
+                part,
+                ordinal,
+                last: commit,
+                complete,
+                end,
+                time: 1,
+                frames,
+            };
             self.journal.appender.send(Append::Block(block)).await.expect("the journal runs");
             ordinal += u32::try_from(changes.len()).expect("few");
         }

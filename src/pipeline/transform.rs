@@ -138,11 +138,8 @@ impl Transform {
     /// # Errors
     /// See [`TransformError`]; the caller goes back to its cursor.
     pub fn apply(&mut self, mut batch: Batch) -> Result<(Outcome, Counts), TransformError> {
-        let mut outcome = Outcome {
-            pipeline: self.pipeline.clone(),
-            cursor: batch.end,
-            ..Outcome::default()
-        };
+        let mut outcome =
+            Outcome { pipeline: self.pipeline.clone(), cursor: batch.end, ..Outcome::default() };
         let mut counts = Counts::default();
         if let Err(error) = self.run_stages(&mut batch, &mut outcome, &mut counts) {
             self.stages.iter_mut().for_each(Stage::discard);

@@ -44,14 +44,13 @@ async fn a_wrong_password_a_wrong_database_and_a_missing_right_are_told_apart() 
     let database = connect(&cluster).await;
     execute(&database, "CREATE TABLE orders (id int PRIMARY KEY)").await;
     execute(&database, "CREATE ROLE plain LOGIN PASSWORD 's3cret'").await;
-    let port = cluster.port();
-    let cases: [(&str, &[&str]); 3] = [
-        ("postgres:wrong-s3cret@127.0.0.1:PGPORT/postgres", &["password", "help:"]),
-        ("plain:s3cret@127.0.0.1:PGPORT/nowhere", &["nowhere", "help:"]),
-        ("plain:s3cret@127.0.0.1:PGPORT/postgres", &["REPLICATION", "help:"]),
+    let at = format!("127.0.0.1:{}/postgres", cluster.port());
+    let cases: [(String, &[&str]); 3] = [
+        (format!("postgres://postgres:wrong-s3cret@{at}"), &["password", "help:"]),
+        (cluster.database_url("nowhere"), &["nowhere", "help:"]),
+        (format!("postgres://plain:s3cret@{at}"), &["REPLICATION", "help:"]),
     ];
-    for (rest, words) in cases {
-        let url = format!("postgres://{}", rest.replace("PGPORT", &port.to_string()));
+    for (url, words) in cases {
         check(&Walmill::prepare(CONFIG, &url), 3, words);
     }
 }
