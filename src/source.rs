@@ -77,7 +77,7 @@ impl Source {
     /// database: what is wrong there is in the status.
     ///
     /// # Errors
-    /// The system has no thread to give, or the store cannot be read.
+    /// The system has no thread, or no runtime, to give.
     pub fn start(
         config: Config,
         store: Store,
@@ -213,8 +213,8 @@ impl Worker {
             self.store.set_origin(&slot::origin_of(&identity, config))?;
         }
         if past.is_empty() {
-            // Where the journal begins: from now on a slot that is ahead of us was moved by somebody
-            // else. If the journal has ended, the stream finds out.
+            // Where the journal begins: from now on a slot that is ahead of us was moved by
+            // somebody else. If the journal has ended, the stream finds out.
             let _ = appender.send(Append::Idle(slot.confirmed)).await;
         }
         let halves = connection.stream(past.durable).await?;

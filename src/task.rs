@@ -101,7 +101,7 @@ impl Tasks {
     /// when the token is cancelled from outside, they have `grace`.
     ///
     /// # Errors
-    /// The first task's failure; or, where none failed, the names of those that did not end in time.
+    /// The first task's failure; where none failed, the names of those that did not end in time.
     pub async fn join(mut self, grace: Duration) -> Result<(), TaskError> {
         let mut first_failure = None;
         let mut deadline = None;

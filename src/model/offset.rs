@@ -56,7 +56,7 @@ impl Offset {
         bytes
     }
 
-    /// Reads what [`Offset::to_bytes`] wrote; `None` if there are not exactly [`Offset::LEN`] bytes.
+    /// Reads what [`Offset::to_bytes`] wrote; `None` if that is not exactly [`Offset::LEN`] bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-/// A value that prints as `***`. In the config it is `{ env = "NAME" }`, `{ file = "/path" }` or the
-/// text itself, and is looked up while the config is read.
+/// A value that prints as `***`. In the config it is `{ env = "NAME" }`, `{ file = "/path" }` or
+/// the text itself, and is looked up while the config is read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -105,7 +105,8 @@ pub fn status(name: &str, output: &impl Output) -> OutputStatus {
     }
 }
 
-/// Delivers until `shutdown`; then what is under way has a few seconds, and the checkpoint is saved.
+/// Delivers until `shutdown`; then what is under way has a few seconds, and the checkpoint is
+/// saved.
 ///
 /// # Errors
 /// Only the store's: the far side's failures are retried, given up into dead letters, or shown in

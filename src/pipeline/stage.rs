@@ -4,27 +4,23 @@
 //! A call that fails is taken apart: the batch is halved on fresh instances until the event that
 //! causes it stands alone, so one bad event costs its neighbours nothing.
 
+mod answer;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
-use super::shape::{Shape, derive};
+use super::shape::Shape;
 use super::state::PluginState;
 use super::tagged;
 use crate::model::{Op, ReplicaIdentity};
 use crate::plugin::{CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
+use answer::{Answer, pass};
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
 /// Bytes of values in one call at most, unless a single event has more.
 const CALL_BYTES: usize = 1 << 20;
-
-const PASS: u8 = 0;
-const DROP: u8 = 1;
-const EMIT: u8 = 2;
-const REJECT: u8 = 3;
 
 /// The plugin could not be started again after it failed, so nothing can be said about any event.
 #[derive(Debug, thiserror::Error)]
@@ -394,146 +390,6 @@ impl Plan {
             input.tags.push(tag);
             input.data.push(data);
         }
-    }
-}
-
-/// A plugin's checked answer, and the rows it is about.
-struct Answer<'a> {
-    plugin: &'a Plugin,
-    rows: &'a [Row],
-    outcome: bindings::Outcome,
-}
-
-impl Answer<'_> {
-    fn apply(
-        mut self,
-        batch: &mut Batch,
-        routes: &mut dyn Routes,
-        plans: &[Planned],
-        report: &mut Report,
-    ) {
-        let plugin = self.plugin;
-        let fail = |row: Row, reason: String, rejected: bool| Failure {
-            row,
-            plugin: plugin.name().to_owned(),
-            version: plugin.version().to_string(),
-            reason,
-            rejected,
-        };
-        let names: Vec<Result<u32, String>> =
-            self.outcome.routes.iter().map(|name| routes.stream(name)).collect();
-        let heap = Bytes::from(std::mem::take(&mut self.outcome.heap));
-        let Some(heap) = batch.add_buffer(heap) else {
-            let reason = || "too many answers in one batch".to_owned();
-            report.failures.extend(self.rows.iter().map(|&row| fail(row, reason(), false)));
-            return;
-        };
-        let mut emitted = Emitted { outcome: &self.outcome, heap, next: 0 };
-        let mut reasons = self.outcome.reasons.iter();
-        for (event, &row) in self.rows.iter().enumerate() {
-            let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
-            let stream = route(&names, &self.outcome.event_routes, event, row.stream);
-            match (self.outcome.verdicts[event], stream) {
-                (DROP, _) => report.dropped += 1,
-                (PASS, Ok(stream)) => {
-                    let row = pass(batch, plan, Row { stream, ..row });
-                    batch.rows.push(row);
-                }
-                (EMIT, Ok(stream)) => {
-                    let row = Row { stream, ..row };
-                    if let Err(reason) = emitted.rows(batch, plan, event, row, &names) {
-                        report.failures.push(fail(row, reason, false));
-                    }
-                }
-                (REJECT, _) => {
-                    let reason = reasons.next().cloned().unwrap_or_default();
-                    report.failures.push(fail(row, reason, true));
-                }
-                (_, Err(reason)) => report.failures.push(fail(row, reason, false)),
-                (code, _) => {
-                    let reason = format!("verdict {code} is not one that walmill knows");
-                    report.failures.push(fail(row, reason, false));
-                }
-            }
-        }
-    }
-}
-
-/// Walks through the emitted rows, which are ordered by event.
-struct Emitted<'a> {
-    outcome: &'a bindings::Outcome,
-    heap: u16,
-    next: usize,
-}
-
-impl Emitted<'_> {
-    fn rows(
-        &mut self,
-        batch: &mut Batch,
-        plan: &Plan,
-        event: usize,
-        row: Row,
-        names: &[Result<u32, String>],
-    ) -> Result<(), String> {
-        let first = batch.rows.len();
-        let mut result = Ok(());
-        while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
-            let at = self.next;
-            self.next += 1;
-            match route(names, &self.outcome.row_routes, at, row.stream) {
-                Ok(stream) => {
-                    let shape = &plan.shapes[self.outcome.row_shapes[at] as usize];
-                    let cells = self.computed(at);
-                    let derived = derive(batch, shape, Row { stream, ..row }, &cells);
-                    batch.rows.push(derived);
-                }
-                Err(reason) => result = Err(reason),
-            }
-        }
-        if result.is_err() {
-            // A change is delivered whole or set aside whole.
-            batch.rows.truncate(first);
-        }
-        result
-    }
-
-    fn computed(&self, row: usize) -> Vec<Cell> {
-        let outcome = self.outcome;
-        let (Some(&start), Some(&end)) = (outcome.starts.get(row), outcome.starts.get(row + 1))
-        else {
-            return Vec::new();
-        };
-        (start as usize..end as usize)
-            .map(|at| {
-                let (tag, data) = (outcome.tags[at], outcome.data[at]);
-                if tagged::in_heap(tag) {
-                    let place = tagged::placed(data);
-                    Cell::heap(tag, self.heap, place.start, place.len())
-                } else {
-                    Cell::inline(tag, data)
-                }
-            })
-            .collect()
-    }
-}
-
-/// The stream for an event or a row: `own` unless the plugin chose another.
-fn route(
-    names: &[Result<u32, String>],
-    routes: &[u32],
-    at: usize,
-    own: u32,
-) -> Result<u32, String> {
-    match routes.get(at) {
-        None | Some(0) => Ok(own),
-        Some(&index) => names[index as usize - 1].clone(),
-    }
-}
-
-fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Row {
-    match plan.pass_shape {
-        Some(shape) => derive(batch, &plan.shapes[shape], row, &[]),
-        None => row,
     }
 }
 

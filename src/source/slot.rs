@@ -87,8 +87,8 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot,
     find(database, config).await?.ok_or_else(missing)
 }
 
-/// Whether the server is the one that our journal came from. `history` is that of its timeline, where
-/// that is not the one we know.
+/// Whether the server is the one that our journal came from. `history` is that of its timeline,
+/// where that is not the one we know.
 pub(super) fn check_origin(
     past: &Past,
     identity: &Identity,
@@ -193,12 +193,12 @@ pub(super) fn origin_of(identity: &Identity, config: &Config) -> Origin {
 /// Where a timeline ended, by the history of a later one: lines of timeline, position and reason.
 /// Zero for one that the history does not know: then nothing of it is here.
 fn end_of(timeline: u32, history: &str) -> Lsn {
-    let ends = history.lines().filter_map(|line| {
+    let mut ends = history.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
         let number: u32 = fields.next()?.parse().ok()?;
         (number == timeline).then(|| fields.next()?.parse().ok())?
     });
-    ends.last().unwrap_or(Lsn::ZERO)
+    ends.next_back().unwrap_or(Lsn::ZERO)
 }
 
 #[cfg(test)]

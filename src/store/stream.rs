@@ -1,5 +1,6 @@
 //! Named sequences of events. The newest are kept in memory too, so that readers at the tail do not
-//! touch the disk; every reader reads one log by offset, so nothing is between "live" and "backlog".
+//! touch the disk; every reader reads one log by offset, so nothing is between "live" and
+//! "backlog".
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

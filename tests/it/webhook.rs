@@ -35,20 +35,20 @@ struct Streams {
 
 impl Streams {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let store = Self::open(&folder);
         Self { folder, store, commit: 0 }
     }
 
     fn open(folder: &TempDir) -> Store {
         let config = store::Config { path: folder.path().join("data"), ..Default::default() };
-        Store::open(&config, Arc::new(Metrics::new())).unwrap()
+        Store::open(&config, Arc::new(Metrics::new())).expect("open the store")
     }
 
     /// The store as a new process would find it.
     fn reopen(self) -> Self {
         let Self { folder, store, commit } = self;
-        store.close().unwrap();
+        store.close().expect("close the store");
         drop(store);
         let store = Self::open(&folder);
         Self { folder, store, commit }
@@ -58,7 +58,7 @@ impl Streams {
     fn commit(&mut self, stream: &str, keys: &[&str]) -> Vec<Offset> {
         self.commit += 1;
         let mut events = EventsBuilder::default();
-        let ordinals = 0..u32::try_from(keys.len()).unwrap();
+        let ordinals = 0..u32::try_from(keys.len()).expect("a few keys");
         let offsets: Vec<_> = ordinals.map(|at| Offset::new(Lsn(self.commit), at)).collect();
         for (&offset, subject) in offsets.iter().zip(keys) {
             let id = EventId(offset);
@@ -76,12 +76,12 @@ impl Streams {
             events: vec![(stream.to_owned(), events.finish())],
             ..Outcome::default()
         };
-        self.store.commit(outcome).unwrap();
+        self.store.commit(outcome).expect("commit");
         offsets
     }
 
     fn checkpoint(&self, stream: &str) -> Option<Offset> {
-        self.store.checkpoint("billing", stream).unwrap()
+        self.store.checkpoint("billing", stream).expect("read the checkpoint")
     }
 }
 
@@ -106,8 +106,8 @@ impl Output {
     }
 
     fn with(streams: &Streams, config: &str) -> Self {
-        let config: webhook::Config = toml::from_str(config).unwrap();
-        let output = Webhook::new(&config).unwrap();
+        let config: webhook::Config = toml::from_str(config).expect("a config");
+        let output = Webhook::new(&config).expect("a webhook");
         let (sender, status) = watch::channel(deliver::status(&config.name, &output));
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(deliver::run(
@@ -123,13 +123,14 @@ impl Output {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
+        self.task.await.expect("no panic").expect("a store that works");
     }
 
     async fn error(&self) -> String {
         let mut status = self.status.clone();
         let shown = tokio::time::timeout(PATIENCE, status.wait_for(|s| s.error.is_some()));
-        shown.await.expect("an error in time").unwrap().error.clone().unwrap()
+        let shown = shown.await.expect("an error in time").expect("a running output");
+        shown.error.clone().expect("the error that was waited for")
     }
 }
 
@@ -152,9 +153,9 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
 }
 
 fn signed_with(request: &Request, secret: &str) -> bool {
-    let key = STANDARD.decode(&secret["whsec_".len()..]).unwrap();
+    let key = STANDARD.decode(&secret["whsec_".len()..]).expect("base64");
     let mut message = format!("{}.{}.", request.id(), request.headers["webhook-timestamp"]);
-    message.push_str(std::str::from_utf8(&request.body).unwrap());
+    message.push_str(std::str::from_utf8(&request.body).expect("UTF-8"));
     let expected = format!("v1,{}", STANDARD.encode(hmac_sha256(&key, message.as_bytes())));
     request.headers["webhook-signature"].split(' ').any(|signature| signature == expected)
 }
@@ -473,7 +474,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
+        self.0.lock().expect("no panic").extend(bytes);
         Ok(bytes.len())
     }
 

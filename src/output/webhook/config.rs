@@ -181,7 +181,8 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Headers of one's own, `headers = { Authorization = { env = "TOKEN" } }`. Values print as secrets.
+/// Headers of one's own, `headers = { Authorization = { env = "TOKEN" } }`. Values print as
+/// secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Secret>")]
 pub struct Headers(pub(super) HeaderMap);

@@ -10,7 +10,8 @@ use sha2::Sha256;
 
 use crate::model::Secret;
 
-/// A secret that receiver and walmill share: `whsec_` and 24 to 64 bytes in base64. Prints as `***`.
+/// A secret that receiver and walmill share: `whsec_` and 24 to 64 bytes in base64. Prints as
+/// `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningKey(Vec<u8>);
 

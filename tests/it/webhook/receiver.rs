@@ -59,14 +59,14 @@ type Script = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 impl Receiver {
     pub async fn start(script: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
         let requests = Arc::<Mutex<Vec<Request>>>::default();
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(script)));
         let seen = requests.clone();
         let task = tokio::spawn(async move {
             loop {
-                let (connection, _) = listener.accept().await.unwrap();
+                let (connection, _) = listener.accept().await.expect("a connection");
                 tokio::spawn(serve(connection, script.clone(), seen.clone()));
             }
         });
@@ -79,7 +79,7 @@ impl Receiver {
 
     /// Everything so far, in the order in which it came.
     pub fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.requests.lock().expect("no panic").clone()
     }
 
     /// What was answered with a 2xx.
@@ -104,8 +104,8 @@ async fn serve(
         let mut request = read(&mut connection).await?;
         let reply = {
             // One lock around both: what one request is told depends on what was seen before it.
-            let mut seen = seen.lock().unwrap();
-            let reply = (script.lock().unwrap())(&request);
+            let mut seen = seen.lock().expect("no panic");
+            let reply = (script.lock().expect("no panic"))(&request);
             request.taken = matches!(
                 reply,
                 Reply::Status(200..300)

@@ -1,0 +1,155 @@
+//! What a plugin answered, turned back into rows.
+
+use bytes::Bytes;
+
+use super::super::rows::{Batch, Cell, Row};
+use super::super::shape::derive;
+use super::super::tagged;
+use super::{Failure, Plan, Planned, Report, Routes};
+use crate::plugin::{Plugin, bindings};
+
+const PASS: u8 = 0;
+const DROP: u8 = 1;
+const EMIT: u8 = 2;
+const REJECT: u8 = 3;
+
+/// A plugin's checked answer, and the rows it is about.
+pub(super) struct Answer<'a> {
+    pub(super) plugin: &'a Plugin,
+    pub(super) rows: &'a [Row],
+    pub(super) outcome: bindings::Outcome,
+}
+
+impl Answer<'_> {
+    pub(super) fn apply(
+        mut self,
+        batch: &mut Batch,
+        routes: &mut dyn Routes,
+        plans: &[Planned],
+        report: &mut Report,
+    ) {
+        let plugin = self.plugin;
+        let fail = |row: Row, reason: String, rejected: bool| Failure {
+            row,
+            plugin: plugin.name().to_owned(),
+            version: plugin.version().to_string(),
+            reason,
+            rejected,
+        };
+        let names: Vec<Result<u32, String>> =
+            self.outcome.routes.iter().map(|name| routes.stream(name)).collect();
+        let heap = Bytes::from(std::mem::take(&mut self.outcome.heap));
+        let Some(heap) = batch.add_buffer(heap) else {
+            let reason = || "too many answers in one batch".to_owned();
+            report.failures.extend(self.rows.iter().map(|&row| fail(row, reason(), false)));
+            return;
+        };
+        let mut emitted = Emitted { outcome: &self.outcome, heap, next: 0 };
+        let mut reasons = self.outcome.reasons.iter();
+        for (event, &row) in self.rows.iter().enumerate() {
+            let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
+            let stream = route(&names, &self.outcome.event_routes, event, row.stream);
+            match (self.outcome.verdicts[event], stream) {
+                (DROP, _) => report.dropped += 1,
+                (PASS, Ok(stream)) => {
+                    let row = pass(batch, plan, Row { stream, ..row });
+                    batch.rows.push(row);
+                }
+                (EMIT, Ok(stream)) => {
+                    let row = Row { stream, ..row };
+                    if let Err(reason) = emitted.rows(batch, plan, event, row, &names) {
+                        report.failures.push(fail(row, reason, false));
+                    }
+                }
+                (REJECT, _) => {
+                    let reason = reasons.next().cloned().unwrap_or_default();
+                    report.failures.push(fail(row, reason, true));
+                }
+                (_, Err(reason)) => report.failures.push(fail(row, reason, false)),
+                (code, _) => {
+                    let reason = format!("verdict {code} is not one that walmill knows");
+                    report.failures.push(fail(row, reason, false));
+                }
+            }
+        }
+    }
+}
+
+/// Walks through the emitted rows, which are ordered by event.
+struct Emitted<'a> {
+    outcome: &'a bindings::Outcome,
+    heap: u16,
+    next: usize,
+}
+
+impl Emitted<'_> {
+    fn rows(
+        &mut self,
+        batch: &mut Batch,
+        plan: &Plan,
+        event: usize,
+        row: Row,
+        names: &[Result<u32, String>],
+    ) -> Result<(), String> {
+        let first = batch.rows.len();
+        let mut result = Ok(());
+        while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
+            let at = self.next;
+            self.next += 1;
+            match route(names, &self.outcome.row_routes, at, row.stream) {
+                Ok(stream) => {
+                    let shape = &plan.shapes[self.outcome.row_shapes[at] as usize];
+                    let cells = self.computed(at);
+                    let derived = derive(batch, shape, Row { stream, ..row }, &cells);
+                    batch.rows.push(derived);
+                }
+                Err(reason) => result = Err(reason),
+            }
+        }
+        if result.is_err() {
+            // A change is delivered whole or set aside whole.
+            batch.rows.truncate(first);
+        }
+        result
+    }
+
+    fn computed(&self, row: usize) -> Vec<Cell> {
+        let outcome = self.outcome;
+        let (Some(&start), Some(&end)) = (outcome.starts.get(row), outcome.starts.get(row + 1))
+        else {
+            return Vec::new();
+        };
+        (start as usize..end as usize)
+            .map(|at| {
+                let (tag, data) = (outcome.tags[at], outcome.data[at]);
+                if tagged::in_heap(tag) {
+                    let place = tagged::placed(data);
+                    Cell::heap(tag, self.heap, place.start, place.len())
+                } else {
+                    Cell::inline(tag, data)
+                }
+            })
+            .collect()
+    }
+}
+
+/// The stream for an event or a row: `own` unless the plugin chose another.
+fn route(
+    names: &[Result<u32, String>],
+    routes: &[u32],
+    at: usize,
+    own: u32,
+) -> Result<u32, String> {
+    match routes.get(at) {
+        None | Some(0) => Ok(own),
+        Some(&index) => names[index as usize - 1].clone(),
+    }
+}
+
+/// The row as the plan has it pass.
+pub(super) fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Row {
+    match plan.pass_shape {
+        Some(shape) => derive(batch, &plan.shapes[shape], row, &[]),
+        None => row,
+    }
+}
