@@ -187,6 +187,11 @@ impl Server {
         let visits = visit::Visits::new(Arc::clone(&state.metrics), config.max_clients);
         Self { config, state, runs: runs::Runs::default(), visits, shutdown }
     }
+
+    /// Bytes that may wait for a client's socket.
+    fn buffer(&self) -> usize {
+        usize::try_from(self.config.client_buffer.bytes()).unwrap_or(usize::MAX)
+    }
 }
 
 fn routes(server: &Arc<Server>) -> Router {

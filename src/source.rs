@@ -77,7 +77,7 @@ impl Source {
     /// database: what is wrong there is in the status.
     ///
     /// # Errors
-    /// The system has no thread to give, or the store cannot be read.
+    /// The system has no thread, or no runtime, to give.
     pub fn start(
         config: Config,
         store: Store,

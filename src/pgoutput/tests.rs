@@ -1,3 +1,5 @@
+//! Messages as bytes, and what is read from them.
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -83,7 +84,7 @@ fn is_the_peers(error: &io::Error) -> bool {
 }
 
 async fn serve_one(stream: TcpStream, routes: Router, server: &Server) {
-    let buffer = usize::try_from(server.config.client_buffer.bytes()).unwrap_or(usize::MAX);
+    let buffer = server.buffer();
     let patience = server.config.client_timeout.duration() + GRACE;
     if let Err(error) = set_options(&stream, buffer, patience) {
         debug!("set options of a connection: {error}");
@@ -117,16 +118,22 @@ async fn serve_one(stream: TcpStream, routes: Router, server: &Server) {
 
 fn set_options(stream: &TcpStream, buffer: usize, patience: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
+    let socket = SockRef::from(stream);
     socket.set_keepalive(true)?;
-    // The kernel would otherwise keep megabytes for a client that does not read, and minutes of
-    // faith in one whose network is gone.
-    #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_notsent_lowat(u32::try_from(buffer).unwrap_or(u32::MAX))?;
-        socket.set_tcp_user_timeout(Some(patience + GRACE))?;
-    }
-    let _ = (buffer, patience);
+    bound_the_kernel(&socket, buffer, patience + GRACE)
+}
+
+/// The kernel would otherwise keep megabytes for a client that does not read, and minutes of faith
+/// in one whose network is gone.
+#[cfg(target_os = "linux")]
+fn bound_the_kernel(socket: &SockRef<'_>, buffer: usize, patience: Duration) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(u32::try_from(buffer).unwrap_or(u32::MAX))?;
+    socket.set_tcp_user_timeout(Some(patience))
+}
+
+/// Other systems have no such bounds.
+#[cfg(not(target_os = "linux"))]
+fn bound_the_kernel(_: &SockRef<'_>, _: usize, _: Duration) -> io::Result<()> {
     Ok(())
 }
 

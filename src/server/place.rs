@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Serialize;
@@ -103,7 +104,7 @@ impl Server {
     }
 
     /// The stream of that name, or an error that lists the ones there are.
-    pub(super) fn stream(&self, name: &str) -> Result<std::sync::Arc<Stream>, Finding> {
+    pub(super) fn stream(&self, name: &str) -> Result<Arc<Stream>, Finding> {
         self.state.store.stream(name).ok_or_else(|| {
             let streams = self.state.store.streams();
             let names: Vec<&str> = streams.iter().take(50).map(|stream| stream.name()).collect();

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::error;
 
 use crate::model::Finding;
+use crate::model::finding::did_you_mean;
 use crate::store::StoreError;
 
 /// Why a request is not answered.
@@ -101,8 +102,10 @@ impl Parameters {
 }
 
 fn unknown_parameter(name: &str, known: &[&str]) -> Problem {
-    let finding =
-        Finding::error("unknown-parameter", name, format!("`{name}` is no parameter here"))
-            .suggest(format!("the parameters are {}", known.join(", ")));
-    Problem::bad_request(finding)
+    let suggestion = match did_you_mean(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("the parameters are {}", known.join(", ")),
+    };
+    let message = format!("`{name}` is no parameter here");
+    Problem::bad_request(Finding::error("unknown-parameter", name, message).suggest(suggestion))
 }

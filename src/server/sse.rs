@@ -34,7 +34,7 @@ const RETRY: &str = "retry: 2000\n\n";
 /// Says where reading really began.
 pub(super) const REPLAY_FROM: HeaderName = HeaderName::from_static("walmill-replay-from");
 /// Where a browser that reconnects was.
-pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// `GET /v1/streams/{stream}/sse`
 pub(super) async fn subscribe(

@@ -37,7 +37,7 @@ impl Visits {
         Ok(Visit {
             metrics: Arc::clone(&self.metrics),
             protocol,
-            reason: "closed",
+            told: false,
             progress,
             _place: place,
             _running: self.running.token(),
@@ -55,7 +55,8 @@ impl Visits {
 pub(super) struct Visit {
     metrics: Arc<Metrics>,
     protocol: &'static str,
-    reason: &'static str,
+    /// Its leaving is counted already.
+    told: bool,
     pub(super) progress: Arc<Progress>,
     _place: OwnedSemaphorePermit,
     _running: TaskTrackerToken,
@@ -67,18 +68,20 @@ impl Visit {
         count_events(&self.metrics, self.protocol, events);
     }
 
-    /// Why it ends: `slow`, `error`, `shutdown`; `closed` where nothing is said.
-    pub(super) fn leaves(&mut self, reason: &'static str) {
-        self.reason = reason;
+    /// Counts why it ends, when that is decided: `slow`, `error`, `shutdown`, `closed`. Where
+    /// nothing is said until the end, the client went by itself, or took nothing.
+    pub(super) fn leaves(&mut self, outcome: &'static str) {
+        if !std::mem::replace(&mut self.told, true) {
+            let name = self.protocol.to_owned();
+            self.metrics.clients_left.get_or_create(&Outcome { name, outcome }).inc();
+        }
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let outcome = if self.progress.stalled() { "slow" } else { self.reason };
-        let name = self.protocol.to_owned();
-        self.metrics.clients_left.get_or_create(&Outcome { name, outcome }).inc();
-        self.metrics.clients.get_or_create(&self::name(self.protocol)).dec();
+        self.leaves(if self.progress.stalled() { "slow" } else { "closed" });
+        self.metrics.clients.get_or_create(&name(self.protocol)).dec();
     }
 }
 

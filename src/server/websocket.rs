@@ -41,12 +41,11 @@ pub(super) async fn upgrade(
     let form = negotiate(&upgrade)?;
     let subscriptions = asked_by_address(&uri, form, &server)?;
     let visit = server.visits.admit("websocket", progress)?;
-    let buffer = usize::try_from(server.config.client_buffer.bytes()).unwrap_or(usize::MAX);
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
         .read_buffer_size(4 << 10)
-        .write_buffer_size(buffer);
+        .write_buffer_size(server.buffer());
     Ok(upgrade
         .on_upgrade(move |socket| Session::new(server, socket, visit, form).run(subscriptions)))
 }

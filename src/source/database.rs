@@ -13,8 +13,8 @@ use super::net::{self, Secured};
 use super::url::Url;
 use crate::model::Lsn;
 
-/// The oldest server that walmill is made for: it has `wal_status` and publishes partitioned
-/// tables.
+/// The oldest server that walmill is made for: its slots have a `wal_status`, and it publishes
+/// partitioned tables.
 const OLDEST: i32 = 13;
 /// The first server version that ends sessions for being idle.
 const IDLE_TIMEOUT: i32 = 14;

@@ -97,7 +97,7 @@ impl Fault {
             "25006" => Self::person(error, "connect to the primary server: this is a standby"),
             "53300" => Self::away(
                 error,
-                "raise `max_connections` or `max_wal_senders`, or end connections that are not used",
+                "raise `max_connections` or `max_wal_senders`, or end connections that nobody uses",
             ),
             "53400" => Self::person(
                 error,
@@ -136,7 +136,8 @@ impl Fault {
             ),
             "XX000" if server.message.contains("memory alloc") => Self::person(
                 error,
-                "a row is larger than PostgreSQL can send: skip it with pg_replication_slot_advance",
+                "a row is larger than PostgreSQL can send: skip it with \
+                 pg_replication_slot_advance",
             ),
             _ => Self::refused("stream", server, url),
         }

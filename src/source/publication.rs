@@ -38,8 +38,8 @@ pub(super) async fn ensure(
 ) -> Result<(), Fault> {
     let tables = tables(database, config).await?;
     check_patterns(config, &tables, first)?;
-    let query = "SELECT obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM $2, puballtables \
-                 FROM pg_publication WHERE pubname = $1";
+    let query = "SELECT obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM $2, \
+                 puballtables FROM pg_publication WHERE pubname = $1";
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
         [&config.publication.as_str(), &MARK];
     let found = database.rows("look up the publication", query, &parameters).await?;

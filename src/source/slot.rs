@@ -193,12 +193,12 @@ pub(super) fn origin_of(identity: &Identity, config: &Config) -> Origin {
 /// Where a timeline ended, by the history of a later one: lines of timeline, position and reason.
 /// Zero for one that the history does not know: then nothing of it is here.
 fn end_of(timeline: u32, history: &str) -> Lsn {
-    let ends = history.lines().filter_map(|line| {
+    let mut ends = history.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
         let number: u32 = fields.next()?.parse().ok()?;
         (number == timeline).then(|| fields.next()?.parse().ok())?
     });
-    ends.last().unwrap_or(Lsn::ZERO)
+    ends.next_back().unwrap_or(Lsn::ZERO)
 }
 
 #[cfg(test)]

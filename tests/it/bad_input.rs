@@ -77,7 +77,8 @@ async fn plugins_that_are_no_plugins_are_named_with_their_files() {
     let cases: [(Option<&[u8]>, &str); 3] =
         [(None, "guest.wasm"), (Some(b"garbage"), "guest.wasm"), (Some(&core), "describe")];
     for (bytes, word) in cases {
-        let config = format!("{CONFIG}plugins = [\"guest\"]\n[plugins.guest]\npath = \"guest.wasm\"");
+        let config =
+            format!("{CONFIG}plugins = [\"guest\"]\n[plugins.guest]\npath = \"guest.wasm\"");
         let walmill = Walmill::prepare(&config, "postgres://u@127.0.0.1:1/app");
         if let Some(bytes) = bytes {
             std::fs::write(walmill.folder().join("guest.wasm"), bytes).expect("write");

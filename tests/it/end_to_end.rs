@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 use walmill::cluster::Stop;
 
-use crate::support::clients::{self, Receiver, Received};
+use crate::support::clients::{self, Received, Receiver};
 use crate::support::process::{PATIENCE, Walmill};
 use crate::support::workload::{self, Expected, STREAMS, Workload, ended, reduce};
 use crate::support::{cluster, connect, execute};

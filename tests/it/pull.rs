@@ -1,6 +1,7 @@
 //! Streams page by page, and what can be asked about walmill itself.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use walmill::model::status::SourceState;
 use walmill::model::{ByteSize, Cursor, EventId, Lsn, Offset};
 use walmill::server::Config;
@@ -112,11 +113,23 @@ async fn what_is_asked_wrongly_is_refused_with_what_to_do() {
         let (status, finding) = server.get(&format!("/v1/streams/posts/events?{query}")).await;
         assert_eq!((status, &finding["code"]), (400, &json!(code)), "{query}");
     }
+    let (_, finding) = server.get("/v1/streams/posts/events?afer=latest").await;
+    assert_eq!(finding["suggestion"], "did you mean `after`?");
     let (status, finding) = server.get("/v1/nothing").await;
     assert_eq!((status, &finding["code"]), (404, &json!("unknown-address")));
     let post = reqwest::Client::new().post(server.url("/v1/streams")).send().await.unwrap();
     assert_eq!(post.status(), 405);
     assert!(post.text().await.unwrap().contains("use GET"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_never_finishes_its_headers_is_closed() {
+    let server = Serving::start().await;
+    let mut socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +180,8 @@ async fn the_status_shows_source_streams_and_dead_letters() {
         ..Outcome::default()
     };
     server.store.commit(outcome).unwrap();
-    let text = reqwest::get(server.url("/api/v1/dlq?limit=10")).await.unwrap().text().await.unwrap();
+    let text =
+        reqwest::get(server.url("/api/v1/dlq?limit=10")).await.unwrap().text().await.unwrap();
     assert!(text.contains(payload), "{text}");
     let letters: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(letters["dead_letters"][0]["by"]["kind"], "route");

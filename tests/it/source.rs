@@ -114,7 +114,8 @@ async fn a_quiet_publication_moves_the_slot_also_where_the_server_never_asks() {
         execute(&client, fill).await;
         let end = text(&client, "select pg_current_wal_insert_lsn()::text").await;
         let moved = format!(
-            "select confirmed_flush_lsn >= '{end}' from pg_replication_slots where slot_name = 'walmill'"
+            "select confirmed_flush_lsn >= '{end}' from pg_replication_slots \
+             where slot_name = 'walmill'"
         );
         until(&client, &moved).await;
         source.stop().await;

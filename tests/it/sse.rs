@@ -191,6 +191,36 @@ async fn a_gap_is_an_event_and_its_id_is_where_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_silent_stream_says_that_it_is_there() {
+    let server = Serving::start().await;
+    let mut source = Source::open(&server, "/v1/streams/posts/sse", None).await;
+    assert_eq!(source.block().await.unwrap()["retry"], "2000");
+    assert_eq!(source.block().await.unwrap(), HashMap::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_a_listed_origin_is_told_that_it_may_read() {
+    let config = Config {
+        origins: vec!["https://app.example".to_owned().try_into().unwrap()],
+        ..Config::default()
+    };
+    let server = Serving::configured(config, store::Config::default()).await;
+    let url = server.url("/v1/streams/posts/sse");
+    let ask = |method, origin| Client::new().request(method, &url).header("origin", origin).send();
+    let preflight = ask(reqwest::Method::OPTIONS, "https://app.example").await.unwrap();
+    assert_eq!(preflight.status(), 204);
+    for response in [preflight, ask(reqwest::Method::GET, "https://app.example").await.unwrap()] {
+        let headers = response.headers();
+        assert_eq!(headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(headers["access-control-expose-headers"], "walmill-replay-from");
+        assert_eq!(headers["vary"], "origin");
+    }
+    let other = ask(reqwest::Method::GET, "https://evil.example").await.unwrap();
+    assert_eq!(other.status(), 403);
+    assert!(!other.headers().contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_shutdown_the_last_event_is_closing_with_the_cursor() {
     let server = Serving::start().await;
     server.commit("posts", 1);

@@ -53,7 +53,7 @@ impl<'a> Batch<'a> {
                 tags: flat.tags.get(start..end).unwrap_or_default(),
                 data: flat.data.get(start..end).unwrap_or_default(),
                 heap: &flat.heap,
-                old: None,
+                from: 0,
             };
             Event { index, op: Op::from(op), relation, row, flat }
         })
@@ -100,7 +100,6 @@ pub struct Event<'a> {
     pub(crate) index: usize,
     op: Op,
     relation: u32,
-    /// All cells: of the row, then of the old row where there is one.
     row: Row<'a>,
     flat: &'a types::Batch,
 }
@@ -128,18 +127,15 @@ impl<'a> Event<'a> {
     #[inline]
     #[must_use]
     pub fn row(&self) -> Row<'a> {
-        let (tags, data) = self.row.part(1);
-        let old = (!tags.is_empty()).then_some((tags, data));
-        let (tags, data) = self.row.part(0);
-        Row { tags, data, old, ..self.row }
+        self.row
     }
 
     /// The row as it was, where the plan asked for it and PostgreSQL sent it.
     #[inline]
     #[must_use]
     pub fn old(&self) -> Option<Row<'a>> {
-        let (tags, data) = self.row.part(1);
-        (!tags.is_empty()).then_some(Row { tags, data, ..self.row })
+        let width = self.row.names.len();
+        (self.row.tags.len() > width).then_some(Row { from: width, ..self.row })
     }
 
     /// Position of the commit, where the plan asked for the envelope. Equal ones are of the same
@@ -161,11 +157,12 @@ impl<'a> Event<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
     names: &'a [String],
+    /// All cells of the event: of the row, then of the old row where there is one.
     tags: &'a [u8],
     data: &'a [u64],
     heap: &'a [u8],
-    /// Tags and data of the old row.
-    old: Option<(&'a [u8], &'a [u64])>,
+    /// Where this row's cells start.
+    from: usize,
 }
 
 impl<'a> Row<'a> {
@@ -173,19 +170,29 @@ impl<'a> Row<'a> {
     #[inline]
     #[must_use]
     pub fn cell(&self, index: usize) -> Cell<'a> {
-        match (self.tags.get(index), self.data.get(index)) {
-            (Some(&tag::UNCHANGED), _) => self.unchanged(index),
-            (Some(&tag), Some(&data)) => Cell::read(tag, data, self.heap),
-            _ => Cell::Absent,
+        if index >= self.names.len() {
+            return Cell::Absent;
+        }
+        match self.at(self.from + index) {
+            Cell::Unchanged => self.unchanged(index),
+            cell => cell,
         }
     }
 
+    /// What the old row has in place of a value that the update left as it was.
     #[cold]
     fn unchanged(&self, index: usize) -> Cell<'a> {
-        let old = self.old.and_then(|(tags, data)| Some((*tags.get(index)?, *data.get(index)?)));
-        match old {
-            Some((tag, data)) if tag != tag::ABSENT => Cell::read(tag, data, self.heap),
-            _ => Cell::Unchanged,
+        match self.at(self.names.len() + index) {
+            Cell::Absent => Cell::Unchanged,
+            cell => cell,
+        }
+    }
+
+    #[inline]
+    fn at(&self, place: usize) -> Cell<'a> {
+        match (self.tags.get(place), self.data.get(place)) {
+            (Some(&tag), Some(&data)) => Cell::read(tag, data, self.heap),
+            _ => Cell::Absent,
         }
     }
 
@@ -236,15 +243,6 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn is_null(&self, name: &str) -> bool {
         self.get(name) == Cell::Null
-    }
-
-    /// Half of the cells of an event: 0 the row, 1 the old row.
-    #[inline]
-    fn part(&self, half: usize) -> (&'a [u8], &'a [u64]) {
-        let width = self.names.len();
-        let range = half * width..((half + 1) * width).min(self.tags.len());
-        let tags = self.tags.get(range.clone()).unwrap_or_default();
-        (tags, self.data.get(range).unwrap_or_default())
     }
 }
 

@@ -220,6 +220,27 @@ fn many_rows_that_share_one_heap_are_bounded() {
     assert!(error.starts_with("row 63, computed cell 0: it and those before"), "{error}");
 }
 
+#[test]
+fn many_rows_of_a_shape_with_much_text_are_bounded() {
+    let plan = Plan { shapes: vec![shape(&[Source::Fixed("x".repeat(200_000))])], ..plan() };
+    let split = |rows: usize| Outcome {
+        verdicts: vec![EMIT],
+        event_routes: vec![],
+        row_events: vec![0; rows],
+        row_shapes: vec![0; rows],
+        row_routes: vec![],
+        starts: vec![],
+        tags: vec![],
+        data: vec![],
+        heap: vec![],
+        routes: vec![],
+        reasons: vec![],
+    };
+    assert_eq!(check_outcome(&split(300), 1, |_| Some(&plan)), Ok(()));
+    let error = check_outcome(&split(400), 1, |_| Some(&plan)).unwrap_err();
+    assert_eq!(error, "row 335: it and those before have more than 67108864 bytes");
+}
+
 fn any_outcome() -> impl Strategy<Value = Outcome> {
     let numbers = || vec(0..6_u32, 0..6);
     let data = prop_oneof![0..9_u64, any::<u64>(), (0..9_u64).prop_map(|at| (at << 32) | 2)];

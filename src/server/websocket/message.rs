@@ -2,7 +2,7 @@
 //!
 //! | client | |
 //! |---|---|
-//! | `subscribe` | `streams`, and optionally `id`, `from` (one place for all, or one for each stream), `window` |
+//! | `subscribe` | `streams`; if wanted `id`, `from` (a place for all, or each stream's), `window` |
 //! | `unsubscribe` | `id` or `streams` |
 //! | `ack` | `stream`, `cursor`: opens the window up to there |
 //! | `ping` | |
@@ -56,9 +56,8 @@ pub(super) enum From {
 impl Request {
     pub(super) fn parse(text: &str) -> Result<Self, Finding> {
         serde_json::from_str(text).map_err(|error| {
-            Finding::error("bad-message", "", format!("this is no message: {error}")).suggest(
-                r#"as in {"type":"subscribe","streams":["posts"],"from":"latest"}; the types are subscribe, unsubscribe, ack and ping"#,
-            )
+            Finding::error("bad-message", "", format!("this is no message: {error}"))
+                .suggest(r#"as in {"type":"subscribe","streams":["posts"],"from":"latest"}"#)
         })
     }
 }

@@ -271,7 +271,11 @@ impl Session {
             socket.flush().await
         };
         let patience = server.config.client_timeout.duration();
-        visit.progress.patiently(patience, sending).await??;
+        tokio::select! {
+            done = visit.progress.patiently(patience, sending) => done??,
+            // What was sent of it is noted, so the client can go on in the middle.
+            () = server.shutdown.cancelled() => return Err(Leave::Shutdown),
+        }
         visit.sent(frames.len().min(room));
         Ok(())
     }
@@ -339,11 +343,13 @@ async fn next_ready(subscriptions: &mut [Subscription], turn: usize) -> usize {
 
 fn unreadable(error: axum::Error) -> Leave {
     use tungstenite::Error;
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     match error.into_inner().downcast::<Error>().map(|error| *error) {
         Ok(Error::Capacity(_)) => {
             Leave::Unreadable(close_code::SIZE, "a message may have 64 KiB at most")
         }
         Ok(Error::Utf8(_)) => Leave::Unreadable(close_code::INVALID, "a text is not UTF-8"),
+        Ok(Error::Protocol(ResetWithoutClosingHandshake)) => Leave::Gone,
         Ok(Error::Protocol(_)) => Leave::Unreadable(close_code::PROTOCOL, "not the protocol"),
         _ => Leave::Gone,
     }

@@ -1,3 +1,5 @@
+//! Streams of messages, and the blocks that come of them.
+
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;

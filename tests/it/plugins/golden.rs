@@ -76,7 +76,9 @@ const ABSENT: &str = "<absent>";
 pub fn check(place: &str, relation: &Relation, case: &Case, loaded: Result<Arc<Plugin>, Reason>) {
     let plugin = match (loaded, &case.refused) {
         (Ok(plugin), None) => plugin,
-        (Err(reason), Some(expected)) => return assert_eq!(&findings(&reason), expected, "{place}"),
+        (Err(reason), Some(expected)) => {
+            return assert_eq!(&findings(&reason), expected, "{place}");
+        }
         (Ok(_), Some(expected)) => panic!("{place}: loads, instead of refusing {expected:?}"),
         (Err(reason), None) => panic!("{place}: {reason}"),
     };
@@ -120,9 +122,10 @@ fn check_plan(place: &str, relation: &bindings::Relation, case: &Case, plan: &Pl
 
 fn findings(reason: &Reason) -> Vec<String> {
     match reason {
-        Reason::Call { error: CallError::Findings(findings), .. } => {
-            findings.iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect()
-        }
+        Reason::Call { error: CallError::Findings(findings), .. } => findings
+            .iter()
+            .map(|finding| format!("{}: {}", finding.path, finding.message))
+            .collect(),
         other => panic!("{other} instead of findings"),
     }
 }
@@ -170,12 +173,7 @@ struct TableOf<'a> {
 impl Change {
     /// The operation's code, and the row that it is about.
     fn op(&self) -> (u8, Option<&Table>) {
-        let rows = [
-            (0, &self.insert),
-            (1, &self.update),
-            (2, &self.delete),
-            (5, &self.snapshot),
-        ];
+        let rows = [(0, &self.insert), (1, &self.update), (2, &self.delete), (5, &self.snapshot)];
         let row = rows.into_iter().find_map(|(op, row)| Some((op, Some(row.as_ref()?))));
         row.unwrap_or_else(|| {
             assert_eq!(self.truncate, Some(true), "a change is of some kind");
@@ -324,7 +322,8 @@ fn micros(time: &Datetime) -> i64 {
 /// Days since 1970, counted one year and one month after the other.
 fn days(date: &Datetime) -> i64 {
     let date = date.date.expect("a date");
-    let leap = |year: u16| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let leap =
+        |year: u16| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
     let years: i64 = (1970..date.year).map(|year| if leap(year) { 366 } else { 365 }).sum();
     let february = if leap(date.year) { 29 } else { 28 };
     let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];

@@ -74,7 +74,15 @@ impl Serving {
         let ended = tokio::spawn(server::serve(listener, config, state, shutdown.clone()));
         let committed = AtomicU64::new(0);
         Self {
-            store, metrics, source, plugins, pipeline, address, shutdown, ended, committed,
+            store,
+            metrics,
+            source,
+            plugins,
+            pipeline,
+            address,
+            shutdown,
+            ended,
+            committed,
             _folder: folder,
         }
     }

@@ -168,7 +168,8 @@ impl Workload {
 
     fn order(&mut self) -> Order {
         let random = &mut self.random;
-        let email = random.random_bool(0.8).then(|| format!("u{}@example.com", random.random::<u16>()));
+        let email =
+            random.random_bool(0.8).then(|| format!("u{}@example.com", random.random::<u16>()));
         Order {
             region: REGIONS.choose(random).expect("not empty"),
             status: STATUSES.choose(random).expect("not empty"),
@@ -228,7 +229,8 @@ fn event(open: &mut Open, op: &str, id: i64, order: &Order) {
     }
     let email = order.email.as_ref().map(|_| "u***@example.com");
     let total: Value = serde_json::from_str(&decimal(order.cents)).expect("a number");
-    let mut row = json!({"id": id, "region": order.region, "status": order.status, "amount": total});
+    let mut row =
+        json!({"id": id, "region": order.region, "status": order.status, "amount": total});
     row["email"] = json!(email);
     let event = json!({"op": op, "row": row});
     open.events.push((format!("orders.{}", order.region), event));
