@@ -133,7 +133,7 @@ fn imports_go_down_and_rooms_keep_to_themselves() {
         app → config metrics model output pipeline plugin server source store task
         cli → app cluster config model store
         cluster →
-        config → output pipeline plugin server source store
+        config → model output pipeline plugin server source store
         main → cli
         metrics →
         model →
