@@ -15,6 +15,7 @@ mod feedback;
 mod login;
 mod net;
 mod publication;
+pub mod raw;
 mod retry;
 mod slot;
 mod status;
