@@ -25,7 +25,7 @@ use crate::plugin::Engine;
 use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
 use crate::server;
-use crate::source::Source;
+use crate::source::{self, Source};
 use crate::store::retention::Reader;
 use crate::store::{OpenError, Store};
 use crate::task::{TaskError, Tasks};
@@ -148,7 +148,7 @@ impl Parts {
         let pipelines = self.start_pipelines(&mut tasks, &drain)?;
         let outputs = self.start_outputs(&mut tasks)?;
         let source = Source::start(
-            self.config.source.clone(),
+            self.source_config(),
             self.store.clone(),
             journal.appender,
             journal.durable,
@@ -192,6 +192,19 @@ impl Parts {
             anyhow::Ok(())
         });
         Ok(tasks)
+    }
+
+    /// The source looks whether the tables are there that pipelines name; its own patterns cover
+    /// them.
+    fn source_config(&self) -> source::Config {
+        let mut config = self.config.source.clone();
+        let tables = self.config.pipelines.iter().flat_map(|pipeline| &pipeline.tables);
+        for table in tables.filter(|table| table.literal().is_some()) {
+            if !config.tables.contains(table) {
+                config.tables.push(table.clone());
+            }
+        }
+        config
     }
 
     /// What these have not read yet is kept, as the store's config says.

@@ -92,7 +92,10 @@ fn check_patterns(config: &Config, tables: &[Table], first: bool) -> Result<(), 
         !tables.iter().any(|table| pattern.matches(&table.schema, &table.name))
     };
     for pattern in config.tables.iter().filter(empty) {
-        let error = format!("`{pattern}` in `source.tables` is no table of {}", config.url);
+        let error = format!(
+            "`{pattern}`, which `source.tables` or a pipeline names, is no table of {}",
+            config.url
+        );
         if first && (pattern.literal().is_some() || tables.is_empty()) {
             return Err(Fault::person(
                 error,

@@ -58,7 +58,11 @@ async fn a_wrong_password_a_wrong_database_and_a_missing_right_are_told_apart() 
 #[tokio::test]
 async fn a_table_that_is_not_there_is_named() {
     let cluster = cluster();
-    check(&Walmill::prepare(CONFIG, &cluster.url()), 3, &["orders", "help:"]);
+    check(&Walmill::prepare(CONFIG, &cluster.url()), 3, &["`public.orders`", "help:"]);
+    let database = connect(&cluster).await;
+    execute(&database, "CREATE TABLE other (id int PRIMARY KEY)").await;
+    let config = CONFIG.replace("tables = [\"public.orders\"]\n\n[store]", "\n[store]");
+    check(&Walmill::prepare(&config, &cluster.url()), 3, &["`public.orders`", "pipeline"]);
 }
 
 #[tokio::test]

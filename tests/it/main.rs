@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod console;
+mod demo;
 mod end_to_end;
 mod layers;
 mod plugins;
