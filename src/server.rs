@@ -3,7 +3,7 @@
 //!
 //! Every client reads the store's log by itself, at its own pace and from its own place, so nothing
 //! is queued per client and there is no moment between backlog and live. What many clients read at
-//! the same time is encoded once ([`runs`]).
+//! the same time is encoded once (`runs`).
 
 mod admin;
 mod connection;

@@ -30,7 +30,7 @@ pub enum SigningKeyError {
 
 impl SigningKey {
     /// # Errors
-    /// See [`SigningKeyError`].
+    /// See `SigningKeyError`.
     pub fn new(secret: &Secret) -> Result<Self, SigningKeyError> {
         let text = secret.reveal().trim().strip_prefix("whsec_").ok_or(SigningKeyError::Form)?;
         let bytes = STANDARD.decode(text).map_err(|_| SigningKeyError::Form)?;
