@@ -3,6 +3,7 @@
 //! Shutdown runs the way the data does: the source stops and lets go of the journal, the journal
 //! syncs what it was given, the pipelines read to its end, and then the store closes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -207,14 +208,24 @@ impl Parts {
         config
     }
 
-    /// What these have not read yet is kept, as the store's config says.
+    /// What these have not read yet is kept, as the store's config says. A stream that a route
+    /// makes later counts from the next start on.
     fn declare_readers(&self) {
-        let pipelines = self.config.pipelines.iter();
+        let Config { pipelines, outputs, .. } = &self.config;
+        let mut streams: BTreeSet<String> =
+            self.store.streams().iter().map(|stream| stream.name().to_owned()).collect();
+        for pipeline in pipelines {
+            streams.insert(pipeline.name.clone());
+            streams.extend(pipeline.streams.iter().filter_map(Glob::literal).map(str::to_owned));
+        }
         let mut readers: Vec<Reader> =
-            pipelines.map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
-        for webhook in &self.config.outputs.webhook {
-            readers.extend(webhook.streams.iter().filter_map(Glob::literal).map(|stream| {
-                Reader::Output { output: webhook.name.clone(), stream: stream.to_owned() }
+            pipelines.iter().map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
+        for webhook in &outputs.webhook {
+            let delivered =
+                streams.iter().filter(|name| webhook.streams.iter().any(|glob| glob.matches(name)));
+            readers.extend(delivered.map(|stream| Reader::Output {
+                output: webhook.name.clone(),
+                stream: stream.clone(),
             }));
         }
         self.store.declare_readers(readers);
