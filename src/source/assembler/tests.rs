@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
+use super::blocks::PART;
 use super::*;
+use crate::model::Relation;
 
 const TABLE: u32 = 0x4001;
 const TIME: i64 = 1_700_000_000_000_000;
