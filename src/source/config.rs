@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::url::Url;
 use crate::model::pattern::TablePattern;
-use crate::model::quantity::Period;
+use crate::model::quantity::{ByteSize, Period};
 
 /// Longest name that PostgreSQL keeps; it cuts longer ones without a word.
 const NAME_MAX: usize = 63;
@@ -39,6 +39,10 @@ pub struct Config {
     /// ever.
     #[serde(default = "start_timeout")]
     pub start_timeout: Period,
+    /// How much of its log the server may keep for the slot before walmill warns and is not ready.
+    /// It warns only: what protects the server's disk is its own `max_slot_wal_keep_size`.
+    #[serde(default)]
+    pub wal_budget: Option<ByteSize>,
 }
 
 impl Config {
@@ -54,6 +58,7 @@ impl Config {
             create_slot: true,
             create_publication: true,
             start_timeout: start_timeout(),
+            wal_budget: None,
         }
     }
 }
