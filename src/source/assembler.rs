@@ -79,12 +79,7 @@ impl Assembler {
 
     /// Takes one message, which came at `received` (microseconds since 1970-01-01 UTC).
     pub(super) fn push(&mut self, bytes: &[u8], received: i64) -> Result<Step, AssembleError> {
-        match pgoutput::decode(bytes) {
-            Ok(message) => self.take(message, bytes, received),
-            // Nothing that was committed is in it.
-            Err(DecodeError::UnknownMessage(b'A')) => Ok(Step::Done),
-            Err(error) => Err(error.into()),
-        }
+        self.take(pgoutput::decode(bytes)?, bytes, received)
     }
 
     fn take(
@@ -107,6 +102,7 @@ impl Assembler {
                 self.lone_message(lsn, bytes, received)?;
             }
             Message::Message { .. } => self.append_change("a message", bytes, 1).map(drop)?,
+            _ => {}
         }
         Ok(Step::Done)
     }
