@@ -300,7 +300,9 @@ fn a_message_cut_anywhere_is_an_error() {
 fn an_open_transaction_comes_in_blocks_and_commits_or_aborts() {
     check(VALID[11], expect!["Ok(StreamStart { xid: 735, first: true })"]);
     check(VALID[12], expect!["Ok(StreamStop)"]);
-    check(VALID[13], expect![[r#"
+    check(
+        VALID[13],
+        expect![[r#"
         Ok(
             StreamCommit {
                 xid: 735,
@@ -313,9 +315,12 @@ fn an_open_transaction_comes_in_blocks_and_commits_or_aborts() {
                 time: 1608792832937021,
             },
         )
-    "#]]);
+    "#]],
+    );
     check(VALID[14], expect!["Ok(StreamAbort { xid: 735, subxid: 736, at: None })"]);
-    check(VALID[15], expect![[r#"
+    check(
+        VALID[15],
+        expect![[r#"
         Ok(
             StreamAbort {
                 xid: 735,
@@ -330,12 +335,15 @@ fn an_open_transaction_comes_in_blocks_and_commits_or_aborts() {
                 ),
             },
         )
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_transaction_is_prepared_and_commits_or_is_rolled_back() {
-    check(VALID[16], expect![[r#"
+    check(
+        VALID[16],
+        expect![[r#"
         Ok(
             BeginPrepare(
                 Prepared {
@@ -351,8 +359,11 @@ fn a_transaction_is_prepared_and_commits_or_is_rolled_back() {
                 },
             ),
         )
-    "#]]);
-    check(VALID[17], expect![[r#"
+    "#]],
+    );
+    check(
+        VALID[17],
+        expect![[r#"
         Ok(
             Prepare(
                 Prepared {
@@ -368,8 +379,11 @@ fn a_transaction_is_prepared_and_commits_or_is_rolled_back() {
                 },
             ),
         )
-    "#]]);
-    check(VALID[20], expect![[r#"
+    "#]],
+    );
+    check(
+        VALID[20],
+        expect![[r#"
         Ok(
             StreamPrepare(
                 Prepared {
@@ -385,8 +399,11 @@ fn a_transaction_is_prepared_and_commits_or_is_rolled_back() {
                 },
             ),
         )
-    "#]]);
-    check(VALID[18], expect![[r#"
+    "#]],
+    );
+    check(
+        VALID[18],
+        expect![[r#"
         Ok(
             CommitPrepared {
                 commit_lsn: Lsn(
@@ -400,8 +417,11 @@ fn a_transaction_is_prepared_and_commits_or_is_rolled_back() {
                 gid: "gid",
             },
         )
-    "#]]);
-    check(VALID[19], expect![[r#"
+    "#]],
+    );
+    check(
+        VALID[19],
+        expect![[r#"
         Ok(
             RollbackPrepared {
                 prepare_end_lsn: Lsn(
@@ -416,7 +436,8 @@ fn a_transaction_is_prepared_and_commits_or_is_rolled_back() {
                 gid: "gid",
             },
         )
-    "#]]);
+    "#]],
+    );
 }
 
 /// A message as it stands inside a streamed block of the level 9.
