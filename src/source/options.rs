@@ -98,25 +98,62 @@ mod tests {
     #[test]
     fn the_protocol_is_the_newest_that_the_server_has_and_the_config_needs() {
         streams(&config(), 13, expect![[r#"proto_version '1', publication_names '"walmill"'"#]]);
-        streams(&config(), 14, expect![[r#"proto_version '2', publication_names '"walmill"', messages 'true', streaming 'on'"#]]);
-        streams(&config(), 15, expect![[r#"proto_version '3', publication_names '"walmill"', messages 'true', streaming 'on'"#]]);
-        streams(&config(), 18, expect![[r#"proto_version '4', publication_names '"walmill"', messages 'true', streaming 'on'"#]]);
-        expect![[r#"proto_version '1', publication_names '"walmill"', messages 'true'"#]].assert_eq(&stream(&config(), 18, Transactions::Whole));
-        streams(&Config { streaming: false, ..config() }, 18, expect![[r#"proto_version '1', publication_names '"walmill"', messages 'true'"#]]);
+        streams(
+            &config(),
+            14,
+            expect![[
+                r#"proto_version '2', publication_names '"walmill"', messages 'true', streaming 'on'"#
+            ]],
+        );
+        streams(
+            &config(),
+            15,
+            expect![[
+                r#"proto_version '3', publication_names '"walmill"', messages 'true', streaming 'on'"#
+            ]],
+        );
+        streams(
+            &config(),
+            18,
+            expect![[
+                r#"proto_version '4', publication_names '"walmill"', messages 'true', streaming 'on'"#
+            ]],
+        );
+        expect![[r#"proto_version '1', publication_names '"walmill"', messages 'true'"#]]
+            .assert_eq(&stream(&config(), 18, Transactions::Whole));
+        streams(
+            &Config { streaming: false, ..config() },
+            18,
+            expect![[r#"proto_version '1', publication_names '"walmill"', messages 'true'"#]],
+        );
         let prepared = Config { streaming: false, two_phase: true, ..config() };
-        streams(&prepared, 15, expect![[r#"proto_version '3', publication_names '"walmill"', messages 'true', two_phase 'on'"#]]);
-        streams(&Config { origin: Origins::None, ..config() }, 16, expect![[r#"proto_version '4', publication_names '"walmill"', messages 'true', streaming 'on', origin 'none'"#]]);
+        streams(
+            &prepared,
+            15,
+            expect![[
+                r#"proto_version '3', publication_names '"walmill"', messages 'true', two_phase 'on'"#
+            ]],
+        );
+        streams(
+            &Config { origin: Origins::None, ..config() },
+            16,
+            expect![[
+                r#"proto_version '4', publication_names '"walmill"', messages 'true', streaming 'on', origin 'none'"#
+            ]],
+        );
     }
 
     #[test]
     fn slot_and_publication_are_made_with_what_the_config_asks_for() {
-        expect!["pg_create_logical_replication_slot('walmill', 'pgoutput')"].assert_eq(&create_slot(&config()));
+        expect!["pg_create_logical_replication_slot('walmill', 'pgoutput')"]
+            .assert_eq(&create_slot(&config()));
         let all =
             Config { two_phase: true, failover: true, publish_generated_columns: true, ..config() };
         expect!["pg_create_logical_replication_slot('walmill', 'pgoutput', twophase => true, failover => true)"].assert_eq(&create_slot(&all));
         expect!["publish_via_partition_root = true"].assert_eq(&publication(&config()));
         let leaves = Config { publish_via_partition_root: false, ..all };
-        expect!["publish_via_partition_root = false, publish_generated_columns = stored"].assert_eq(&publication(&leaves));
+        expect!["publish_via_partition_root = false, publish_generated_columns = stored"]
+            .assert_eq(&publication(&leaves));
     }
 
     #[test]
@@ -126,9 +163,11 @@ mod tests {
             other => format!("{other:?}"),
         };
         let origin = Config { origin: Origins::None, ..config() };
-        expect![[r#"`origin = "none"` in [source] needs PostgreSQL 16, and this is 15"#]].assert_eq(&fault(&origin, 15));
+        expect![[r#"`origin = "none"` in [source] needs PostgreSQL 16, and this is 15"#]]
+            .assert_eq(&fault(&origin, 15));
         let failover = Config { failover: true, ..config() };
-        expect!["`failover = true` in [source] needs PostgreSQL 17, and this is 16"].assert_eq(&fault(&failover, 16));
+        expect!["`failover = true` in [source] needs PostgreSQL 17, and this is 16"]
+            .assert_eq(&fault(&failover, 16));
         assert!(check(&Config { failover: true, ..origin }, 17).is_ok());
         assert!(check(&config(), 13).is_ok());
     }

@@ -79,10 +79,7 @@ async fn a_publication_with_columns_and_a_filter_sends_what_is_inside() {
     execute(&client, "update t set id = 2 where id = 11").await;
     execute(&client, "update t set note = 'still' where id = 12").await;
     execute(&client, "delete from t where id = 2").await;
-    assert_eq!(
-        all(&client, &source).await,
-        ["+t 11 in", "+t 12 out", "-t 11 null", "~t 12 still"]
-    );
+    assert_eq!(all(&client, &source).await, ["+t 11 in", "+t 12 out", "-t 11 null", "~t 12 still"]);
     let relation = &source.relations(1).await[0];
     let columns: Vec<_> = relation.columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(columns, ["id", "note"]);
