@@ -96,8 +96,9 @@ impl Source {
         let relations = store.clone();
         let spills = store.open_spills().map_err(io::Error::other)?;
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
+        let assembler = Assembler::new(store.last_commit(), intern, spills);
         let worker = Worker {
-            assembler: Assembler::new(store.last_commit(), intern, spills),
+            assembler: assembler.map_err(io::Error::other)?,
             config,
             store,
             durable,
@@ -261,6 +262,7 @@ impl Worker {
             database: &database,
             config: &self.config,
             progress,
+            durable: self.durable.clone(),
             metrics: &self.metrics,
             patience: stream::patience(wal_sender_timeout),
             next_idle: Instant::now(),
