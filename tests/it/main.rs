@@ -7,6 +7,7 @@ mod demo;
 mod end_to_end;
 mod layers;
 mod plugins;
+mod protocol;
 mod pull;
 mod source;
 mod sse;
