@@ -314,6 +314,11 @@ impl Parts {
     }
 }
 
+/// Whether the database answers: it streams, or hands over what was there before.
+fn is_there(status: &SourceStatus) -> bool {
+    status.connections > 0 || matches!(status.state, SourceState::Snapshotting(_))
+}
+
 /// Ends walmill when the database is not there in time at the start; later it only waits.
 async fn first_connection(
     mut status: watch::Receiver<SourceStatus>,
@@ -322,7 +327,7 @@ async fn first_connection(
 ) -> anyhow::Result<()> {
     let mut watched = status.clone();
     tokio::select! {
-        _ = watched.wait_for(|status| status.connections > 0) => return Ok(()),
+        _ = watched.wait_for(is_there) => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
         () = tokio::time::sleep(limit) => {}
     }

@@ -7,6 +7,7 @@
 
 mod cursor;
 pub mod frame;
+pub mod row;
 mod tuple;
 
 use std::fmt;
@@ -57,6 +58,13 @@ pub enum Message<'a> {
     /// A new row.
     Insert {
         /// OID of its table.
+        relation: u32,
+        /// The row.
+        new: Tuple<'a>,
+    },
+    /// A row that was there: walmill's own message, see [`row`]. The server never sends it.
+    Row {
+        /// Number of its table's definition.
         relation: u32,
         /// The row.
         new: Tuple<'a>,
@@ -197,6 +205,7 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
         b'D' => delete(&mut cursor),
         b'T' => truncate(&mut cursor),
         b'M' => logical_message(&mut cursor),
+        row::TAG => row::take(&mut cursor),
         tag => return Err(DecodeError::UnknownMessage(tag)),
     }?;
     match cursor.0.len() {

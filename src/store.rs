@@ -16,6 +16,7 @@ mod log;
 mod position;
 mod relation;
 pub mod retention;
+mod snapshot;
 mod state;
 pub mod stream;
 mod streams;
@@ -49,6 +50,7 @@ use sync::Syncer;
 
 pub use commit::{Outcome, StateWrite};
 pub use error::{OpenError, StoreError};
+pub use snapshot::BegunSnapshot;
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

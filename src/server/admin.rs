@@ -16,7 +16,7 @@ use super::Server;
 use super::problem::{Parameters, Problem, name_in_path};
 use crate::metrics::Name;
 use crate::model::Finding;
-use crate::model::status::{PluginStatus, SourceState, SourceStatus};
+use crate::model::status::{PluginStatus, SnapshotProgress, SourceState, SourceStatus};
 use crate::store::dead_letter::DeadLetter;
 
 /// Dead letters of one answer, unless asked otherwise, and at most.
@@ -62,12 +62,21 @@ fn source_check(source: &SourceStatus) -> Check {
     let (ok, message) = match &source.state {
         SourceState::Streaming => (true, "streaming".to_owned()),
         SourceState::Connecting => (false, "connecting".to_owned()),
+        SourceState::Snapshotting(progress) => (false, snapshotting(progress)),
         SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
             (false, format!("{error}: {remedy}"))
         }
         SourceState::Stopped => (false, "stopped".to_owned()),
     };
     Check { name: "source".into(), ok, message }
+}
+
+fn snapshotting(progress: &SnapshotProgress) -> String {
+    let SnapshotProgress { tables_done, tables_total, rows_done, rows_total, .. } = progress;
+    format!(
+        "taking the first snapshot: {tables_done} of {tables_total} tables, {rows_done} of about \
+         {rows_total} rows"
+    )
 }
 
 /// `GET /metrics`
