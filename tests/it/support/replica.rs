@@ -1,14 +1,21 @@
 //! A table made of events alone, to be compared with the one they came from.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, SimpleQueryMessage};
+use walmill::cluster::Cluster;
 use walmill::model::{Offset, Relation, RelationId};
 use walmill::pgoutput::{self, Message, Tuple, Value};
 use walmill::store::journal::Read;
 
 use super::process::PATIENCE;
 use super::streaming::{Streaming, messages};
+use super::{connect, execute};
 
 /// A row's values as text, by its key's text.
 pub type Rows = BTreeMap<String, Vec<Option<String>>>;
@@ -100,10 +107,10 @@ impl Replica {
 }
 
 fn values(tuple: Tuple<'_>) -> Vec<Option<String>> {
-    tuple.iter().map(text).collect()
+    tuple.iter().map(shown).collect()
 }
 
-fn text(value: Value<'_>) -> Option<String> {
+fn shown(value: Value<'_>) -> Option<String> {
     match value {
         Value::Null => None,
         Value::Unchanged => Some("(unchanged)".into()),
@@ -118,15 +125,105 @@ fn merged(new: Tuple<'_>, old: Option<Vec<Option<String>>>) -> Vec<Option<String
     let old = old.unwrap_or_default();
     let value = |(at, value)| match value {
         Value::Unchanged => old.get(at).cloned().unwrap_or(Some("(unchanged)".into())),
-        value => text(value),
+        value => shown(value),
     };
     new.iter().enumerate().map(value).collect()
 }
 
 fn key(relation: &Relation, tuple: Tuple<'_>) -> String {
     let columns = relation.columns.iter().zip(tuple.iter()).filter(|(column, _)| column.key);
-    let values: Vec<String> = columns.map(|(_, value)| format!("{:?}", text(value))).collect();
+    let values: Vec<String> = columns.map(|(_, value)| format!("{:?}", shown(value))).collect();
     values.join(" ")
+}
+
+/// A value that a query answers.
+pub async fn text(client: &Client, sql: &str) -> String {
+    client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{error:?} in {sql}")).get(0)
+}
+
+/// Transactions on two tables that go on until they are stopped.
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// The tables, with so many rows in each: `items` has a compound key and values that are
+    /// stored aside, `words` a key of text with odd characters.
+    pub async fn tables(client: &Client, rows: usize) {
+        execute(
+            client,
+            "create table items (part int, id int, note text, large text, primary key (id, part));
+             alter table items alter large set storage external;
+             create table words (id text collate \"C\" primary key, n int)",
+        )
+        .await;
+        let items = format!(
+            "insert into items select n % 3, n, md5(n::text), \
+             case when n % 50 = 0 then repeat('long', 800) end from generate_series(1, {rows}) n"
+        );
+        execute(client, &items).await;
+        let words = format!(
+            "insert into words select n || E'\\t\\n\\\\ é''\"' || n, n from generate_series(1, {rows}) n"
+        );
+        execute(client, &words).await;
+    }
+
+    /// So many connections write.
+    pub async fn start(cluster: &Cluster, count: u64) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = Vec::new();
+        for seed in 0..count {
+            let client = connect(cluster).await;
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            tasks.push(tokio::spawn(async move {
+                let mut random = StdRng::seed_from_u64(seed);
+                while !stop.load(Ordering::Relaxed) {
+                    execute(&client, &transaction(&mut random)).await;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            }));
+        }
+        Self { stop, done, tasks }
+    }
+
+    /// Waits until so many more transactions are through.
+    pub async fn go_on(&self, count: usize) {
+        let wanted = self.done.load(Ordering::Relaxed) + count;
+        super::until("the writers write", || self.done.load(Ordering::Relaxed) >= wanted).await;
+    }
+
+    /// Lets them end.
+    pub async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("the writer writes");
+        }
+    }
+}
+
+/// A few changes of rows that are there or not, in the order of their keys so that no two writers
+/// wait for each other; some are taken back.
+fn transaction(random: &mut StdRng) -> String {
+    let mut ids: Vec<u32> =
+        (0..random.random_range(1..=6)).map(|_| random.random_range(0..25_000)).collect();
+    ids.sort_unstable();
+    let mut sql = String::from("begin;");
+    for id in ids {
+        let new = random.random_range(30_000..2_000_000_000_u32);
+        sql.push_str(&match random.random_range(0..10) {
+            0..=3 => format!("update items set note = 'n{new}' where id = {id};"),
+            4 => format!("update items set id = {new} where id = {id};"),
+            5 => format!("delete from items where id = {id};"),
+            6 => format!("insert into items values (9, {new}, 'new', repeat('w', 3000)) on conflict do nothing;"),
+            7 => format!("update words set n = {new} where id like '{id}\t%';"),
+            8 => format!("update words set id = 'w{new}' where id like '{id}\t%';"),
+            _ => format!("delete from words where id like '{id}\t%';"),
+        });
+    }
+    let end = if random.random_bool(0.1) { "rollback" } else { "commit" };
+    sql + end
 }
 
 /// The same of the table itself; its key are the columns of its primary key.
