@@ -9,6 +9,7 @@ mod layers;
 mod plugins;
 mod protocol;
 mod pull;
+mod snapshot;
 mod source;
 mod sse;
 mod support;
