@@ -15,6 +15,7 @@ pub mod journal;
 mod log;
 mod position;
 mod relation;
+pub mod renewal;
 pub mod retention;
 mod snapshot;
 pub mod spill;
@@ -36,6 +37,7 @@ use anyhow::Context as _;
 use fjall::{Database, Keyspace, PersistMode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
@@ -112,6 +114,8 @@ struct Inner {
     states: States,
     dead_letters: DeadLetters,
     readers: Mutex<Vec<Reader>>,
+    /// How often a slot was to be made anew.
+    renewals: watch::Sender<u64>,
     /// Held while something is removed.
     retaining: Mutex<()>,
     meta: Keyspace,
@@ -330,6 +334,7 @@ impl Inner {
             states: States::new(small("state")?),
             dead_letters: DeadLetters::open(small("dead_letters")?)?,
             readers: Mutex::default(),
+            renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),
             meta,
             db,

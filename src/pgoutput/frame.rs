@@ -45,3 +45,45 @@ pub fn commit(commit_lsn: Lsn, end_lsn: Lsn, time: i64) -> [u8; 26] {
     message[18..].copy_from_slice(&postgres_time(time).to_be_bytes());
     message
 }
+
+/// Tag of the frame that says that changes are lost.
+pub const GAP: u8 = b'g';
+
+/// Changes that PostgreSQL had no more when they were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap<'a> {
+    /// Everything up to here has come.
+    pub from: Lsn,
+    /// From here on the stream goes on.
+    pub to: Lsn,
+    /// Whether what the tables hold follows.
+    pub snapshot: bool,
+    /// Why they are lost.
+    pub reason: &'a str,
+}
+
+/// The frame that says: the changes between these two places are lost.
+#[must_use]
+pub fn gap(from: Lsn, to: Lsn, snapshot: bool, reason: &str) -> Vec<u8> {
+    let mut message = vec![GAP];
+    message.extend(from.0.to_be_bytes());
+    message.extend(to.0.to_be_bytes());
+    message.push(u8::from(snapshot));
+    message.extend(reason.as_bytes());
+    message
+}
+
+/// Reads what [`gap`] wrote; `None` if it is something else.
+#[must_use]
+pub fn read_gap(message: &[u8]) -> Option<Gap<'_>> {
+    let (&GAP, rest) = message.split_first()? else { return None };
+    let (from, rest) = rest.split_first_chunk()?;
+    let (to, rest) = rest.split_first_chunk()?;
+    let (&snapshot, reason) = rest.split_first()?;
+    Some(Gap {
+        from: Lsn(u64::from_be_bytes(*from)),
+        to: Lsn(u64::from_be_bytes(*to)),
+        snapshot: snapshot != 0,
+        reason: std::str::from_utf8(reason).ok()?,
+    })
+}

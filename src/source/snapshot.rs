@@ -20,6 +20,7 @@ use super::config::{Config, Snapshot};
 use super::connection::{Connection, Identity, Made};
 use super::database::Database;
 use super::fault::Fault;
+use super::gap::Gap;
 use super::slot::{self, Past};
 use super::status::Publisher;
 use crate::model::status::SnapshotProgress;
@@ -39,6 +40,8 @@ pub(super) struct Snapshotter<'a> {
     pub(super) durable: watch::Receiver<Durable>,
     pub(super) publisher: &'a Publisher,
     pub(super) identity: &'a Identity,
+    /// What is lost before it.
+    pub(super) gap: Option<Gap>,
     /// Which of the address's hosts is the server.
     pub(super) attempt: usize,
 }
@@ -71,10 +74,8 @@ pub(super) async fn drop_slot(
 ) -> Result<(), Fault> {
     let BegunSnapshot { slot, system_identifier, .. } = begun;
     if *system_identifier == identity.system_identifier {
-        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-                    WHERE slot_name = $1";
-        database.rows("drop the slot of the snapshot before", drop, &[&slot.as_str()]).await?;
-        tracing::info!(slot, "dropped: the snapshot that it was made for was cut off");
+        slot::remove(database, slot).await?;
+        tracing::info!(slot, "the snapshot that it was made for was cut off");
     } else {
         tracing::warn!(
             "slot `{slot}` was made for a snapshot that was cut off, on another server \
@@ -107,25 +108,17 @@ impl Snapshotter<'_> {
         tracing::info!(slot = %self.config.slot, point = %made.point, "created, with a snapshot");
         begun.point = Some(made.point);
         self.store.begin_snapshot(&begun)?;
-        self.check_order(made.point)?;
+        slot::check_order(BegunSnapshot::commit_before(made.point), self.store.last_commit())?;
+        if let Some(gap) = self.gap.take() {
+            let told = self.appender.send(Append::Block(gap.block(made.point))).await;
+            told.map_err(|_| journal_ended())?;
+        }
         let rows = self.read(&made, database).await?;
         let durable = self.durable.wait_for(|durable| durable.lsn() >= made.point).await;
         durable.map_err(|_| journal_ended())?;
         self.store.end_snapshot()?;
         tracing::info!(rows, "the snapshot is complete");
         Ok(made.point)
-    }
-
-    /// A slot that begins before the journal's end would be of an older server.
-    fn check_order(&self, point: Lsn) -> Result<(), Fault> {
-        let last = self.store.last_commit();
-        match BegunSnapshot::commit_before(point) > last {
-            true => Ok(()),
-            false => Err(Fault::halt(
-                format!("the new slot begins at {point}, before the journal's end {last}"),
-                "the server is older than the data folder: use a new one (`store.path`)",
-            )),
-        }
     }
 
     /// Reads every table; how many rows there were.
@@ -198,7 +191,8 @@ fn total(tables: &[Published]) -> SnapshotProgress {
     }
 }
 
-fn journal_ended() -> Fault {
+/// There is nobody to hand rows on to.
+pub(super) fn journal_ended() -> Fault {
     Fault::away("the journal takes no more", "see what walmill's log says of the store")
 }
 
