@@ -91,10 +91,11 @@ impl Source {
         let position = durable.borrow().lsn();
         let publisher = Publisher::new(&config, position, Arc::clone(&metrics));
         let status = publisher.subscribe();
+        let used = store.tables().map_err(io::Error::other)?;
         let relations = store.clone();
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
         let worker = Worker {
-            assembler: Assembler::new(store.last_commit(), intern),
+            assembler: Assembler::new(store.last_commit(), used, intern),
             config,
             store,
             durable,

@@ -1,5 +1,5 @@
-//! What is written rather than read: relations replaced in place, and a transaction's two ends made
-//! up for a message that had none.
+//! What is written rather than read: relations replaced in place, a transaction's two ends made up
+//! for a message that had none, and a frame of our own where a table's definition changes.
 
 use super::cursor::postgres_time;
 use crate::model::Lsn;
@@ -44,4 +44,26 @@ pub fn commit(commit_lsn: Lsn, end_lsn: Lsn, time: i64) -> [u8; 26] {
     message[10..18].copy_from_slice(&end_lsn.0.to_be_bytes());
     message[18..].copy_from_slice(&postgres_time(time).to_be_bytes());
     message
+}
+
+/// Tag of the frame that stands before the first change under a new definition of a table.
+pub const REDEFINED: u8 = b'x';
+
+/// The frame that says: the next change of this table uses the definition of number `after`, and
+/// its last one used `before`.
+#[must_use]
+pub fn redefined(before: u32, after: u32) -> [u8; 9] {
+    let mut message = [REDEFINED; 9];
+    message[1..5].copy_from_slice(&before.to_be_bytes());
+    message[5..].copy_from_slice(&after.to_be_bytes());
+    message
+}
+
+/// Reads what [`redefined`] wrote; `None` if it is something else.
+#[must_use]
+pub fn read_redefined(message: &[u8]) -> Option<(u32, u32)> {
+    let (&REDEFINED, numbers) = message.split_first()? else { return None };
+    let (before, after) = numbers.split_first_chunk()?;
+    let after = <[u8; 4]>::try_from(after).ok()?;
+    Some((u32::from_be_bytes(*before), u32::from_be_bytes(after)))
 }

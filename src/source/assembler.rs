@@ -2,13 +2,17 @@
 //! that is larger than a block. Pure but for the numbers of new table definitions.
 
 mod blocks;
+mod schema;
 mod tables;
 
-use crate::model::{Lsn, RelationId};
+use std::sync::Arc;
+
+use crate::model::{Lsn, Relation, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame};
 use crate::store::StoreError;
 use crate::store::journal::Block;
 use blocks::{Blocks, Committed};
+use schema::Definitions;
 use tables::Tables;
 
 pub(super) use tables::Intern;
@@ -58,11 +62,15 @@ pub(super) struct Counts {
 }
 
 impl Assembler {
-    /// Starts behind `last_commit`.
-    pub(super) fn new(last_commit: Lsn, intern: Intern) -> Self {
+    /// Starts behind `last_commit`, whose journal has used these definitions of tables last.
+    pub(super) fn new(
+        last_commit: Lsn,
+        used: Vec<(RelationId, Arc<Relation>)>,
+        intern: Intern,
+    ) -> Self {
         Self {
             tables: Tables::new(intern),
-            blocks: Blocks::new(last_commit),
+            blocks: Blocks::new(last_commit, Definitions::new(used)),
             idle: None,
             handed_on: Lsn::ZERO,
             counts: Counts::default(),
@@ -136,7 +144,8 @@ impl Assembler {
         if self.blocks.is_skipping() {
             return Ok(());
         }
-        let id = self.tables.id_of(oid)?;
+        let id = self.tables.id_of(oid, self.blocks.definitions())?;
+        self.blocks.uses(id);
         if let Some(message) = self.append_change("a change", bytes, 1)? {
             frame::set_row_relation(message, id.0);
         }
@@ -148,8 +157,11 @@ impl Assembler {
         if self.blocks.is_skipping() {
             return Ok(());
         }
-        let ids: Vec<RelationId> =
-            tables.iter().map(|oid| self.tables.id_of(oid)).collect::<Result<_, _>>()?;
+        let mut ids = Vec::new();
+        for oid in tables.iter() {
+            ids.push(self.tables.id_of(oid, self.blocks.definitions())?);
+        }
+        ids.iter().for_each(|id| self.blocks.uses(*id));
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         if let Some(message) = self.append_change("a truncate", bytes, count)? {
             for (index, id) in ids.into_iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::schema::Definitions;
 use super::{AssembleError, Step};
 use crate::model::{Column, Relation, RelationId, ReplicaIdentity};
 use crate::pgoutput;
@@ -48,14 +49,22 @@ impl Tables {
     }
 
     /// The number of a table's definition as it is now.
-    pub(super) fn id_of(&mut self, oid: u32) -> Result<RelationId, AssembleError> {
+    pub(super) fn id_of(
+        &mut self,
+        oid: u32,
+        definitions: &mut Definitions,
+    ) -> Result<RelationId, AssembleError> {
         if let Some((_, id)) = self.recent.filter(|(recent, _)| *recent == oid) {
             return Ok(id);
         }
         let known = self.known.get_mut(&oid).ok_or(AssembleError::UnknownRelation(oid))?;
         let id = match known.id {
             Some(id) => id,
-            None => *known.id.insert((self.intern)(&known.relation)?),
+            None => {
+                let id = (self.intern)(&known.relation)?;
+                definitions.learn(id, &known.relation);
+                *known.id.insert(id)
+            }
         };
         self.recent = Some((oid, id));
         Ok(id)

@@ -20,7 +20,7 @@ fn assembler(last_commit: u64) -> (Assembler, Arc<Mutex<Vec<Relation>>>) {
         relations.push(relation.clone());
         Ok(RelationId(u32::try_from(relations.len()).unwrap()))
     };
-    (Assembler::new(Lsn(last_commit), Box::new(intern)), interned)
+    (Assembler::new(Lsn(last_commit), Vec::new(), Box::new(intern)), interned)
 }
 
 fn relation(identity: u8, columns: &[(&str, bool)]) -> Vec<u8> {
