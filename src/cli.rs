@@ -3,8 +3,10 @@
 
 mod bench;
 mod check;
+mod client;
 mod demo;
 mod init;
+mod pipeline;
 mod run;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -35,6 +37,8 @@ enum Command {
     Check(check::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
+    /// Tell a pipeline that runs to go on.
+    Pipeline(pipeline::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
 }
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
+        Command::Pipeline(arguments) => pipeline::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

@@ -20,6 +20,8 @@ pub enum Op {
     Message,
     /// A row that was there before the slot.
     Snapshot,
+    /// A table's definition changed, no row at all.
+    Schema,
 }
 
 impl Op {
@@ -33,6 +35,7 @@ impl Op {
             Self::Truncate => "truncate",
             Self::Message => "message",
             Self::Snapshot => "snapshot",
+            Self::Schema => "schema.changed",
         }
     }
 }

@@ -58,7 +58,7 @@ impl Encoder {
                 out.extend_from_slice(head);
                 let _ = write_id(out, EventId(offset));
                 out.extend_from_slice(match row.op {
-                    Op::Message => b",\"type\":\"walmill.",
+                    Op::Message | Op::Schema => b",\"type\":\"walmill.",
                     _ => b",\"type\":\"walmill.row.",
                 });
                 out.extend_from_slice(row.op.name().as_bytes());
@@ -121,6 +121,9 @@ fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
     out.extend_from_slice(table.relation.schema.as_bytes());
     out.push(b'.');
     out.extend_from_slice(table.relation.table.as_bytes());
+    if row.op == Op::Schema {
+        return;
+    }
     if row.hidden_key.is_some() {
         return write_key_digest(out, batch, row.hidden_key);
     }
@@ -182,8 +185,11 @@ fn write_key_part(out: &mut Vec<u8>, batch: &Batch, table: &Table, column: usize
 
 /// `{schema, table, op, key, record, old_record, unchanged}`
 fn write_data(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
-    if row.op == Op::Message {
-        return write_message(out, batch, row);
+    match row.op {
+        Op::Message => return write_message(out, batch, row),
+        // Its data came as JSON.
+        Op::Schema => return out.extend_from_slice(bytes(batch, row, 0)),
+        _ => {}
     }
     out.push(b'{');
     out.extend_from_slice(&table.names);
@@ -315,14 +321,18 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'"');
 }
 
+/// The bytes of one of a row's cells.
+fn bytes<'a>(batch: &'a Batch, row: &Row, at: usize) -> &'a [u8] {
+    match batch.cells(row.new).get(at).map(|&cell| batch.value(cell)) {
+        Some(Value::Text(bytes) | Value::Heap(_, bytes)) => bytes,
+        _ => &[],
+    }
+}
+
 /// `{prefix, content}` of a logical message: JSON content as it is, other text as a string, and
 /// what is no text as `content_base64`.
 fn write_message(out: &mut Vec<u8>, batch: &Batch, row: &Row) {
-    let bytes = |at: usize| match batch.cells(row.new).get(at).map(|&cell| batch.value(cell)) {
-        Some(Value::Text(bytes) | Value::Heap(_, bytes)) => bytes,
-        _ => &[],
-    };
-    let (prefix, content) = (bytes(0), bytes(1));
+    let (prefix, content) = (bytes(batch, row, 0), bytes(batch, row, 1));
     out.extend_from_slice(b"{\"prefix\":");
     json::string(out, prefix);
     match std::str::from_utf8(content) {

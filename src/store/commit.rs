@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::dead_letter::DeadLetter;
-use super::stream::Stream;
 use super::schema::Hold;
+use super::stream::Stream;
 use super::{Inner, StoreError};
 use crate::metrics::Name;
 use crate::model::Offset;

@@ -7,6 +7,7 @@ mod end_to_end;
 mod layers;
 mod plugins;
 mod pull;
+mod schema;
 mod source;
 mod sse;
 mod support;

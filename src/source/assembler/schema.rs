@@ -61,7 +61,12 @@ impl Definitions {
         let name = name_of(&relation);
         let same_name = self.names.get(&name).copied().filter(|oid| *oid != relation.oid);
         let replaced = same_name.and_then(|oid| self.set_used(oid, None));
-        self.set_name(name, relation.oid);
+        if let Some(old) = same_table.and_then(|id| self.relations.get(&id)).map(|r| name_of(r))
+            && self.names.get(&old) == Some(&relation.oid)
+        {
+            self.set_name(old, None);
+        }
+        self.set_name(name, Some(relation.oid));
         self.set_used(relation.oid, Some(id));
         let before = same_table.or(replaced)?;
         let differs = match self.relations.get(&before) {
@@ -103,8 +108,8 @@ impl Definitions {
         before
     }
 
-    fn set_name(&mut self, name: (String, String), oid: u32) {
-        let before = self.names.insert(name.clone(), oid);
+    fn set_name(&mut self, name: (String, String), oid: Option<u32>) {
+        let before = put(&mut self.names, name.clone(), oid);
         self.undo.push(Undo::Name(name, before));
     }
 }
@@ -125,8 +130,7 @@ fn name_of(relation: &Relation) -> (String, String) {
 /// that of today and not of the change's time; an ordinal must not depend on it, or ids would not
 /// be the same when the stream comes again.
 fn says_the_same(before: &Relation, after: &Relation) -> bool {
-    let says_key =
-        matches!(after.identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
+    let says_key = matches!(after.identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
     let same_column = |(before, after): (&crate::model::Column, &crate::model::Column)| {
         before.name == after.name
             && (before.type_oid, before.type_mod) == (after.type_oid, after.type_mod)
@@ -193,6 +197,13 @@ mod tests {
         now.sort_by_key(|table| table.oid);
         let one = TableUse { oid: 1, relation: None };
         assert_eq!(now, [one, TableUse { oid: 2, relation: Some(RelationId(2)) }]);
+    }
+
+    #[test]
+    fn a_name_that_was_given_up_is_free_for_a_new_table() {
+        let mut seen =
+            learnt(&[table(1, "a", &["id"]), table(1, "b", &["id"]), table(2, "a", &["id"])]);
+        assert_eq!([1, 2, 3, 2].map(|number| uses(&mut seen, number)), [None, Some(1), None, None]);
     }
 
     #[test]

@@ -72,17 +72,21 @@ impl Tables {
 
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
-        let relation = self.relation(described);
-        // FULL marks every column, and a table without identity none.
-        let says_key = relation.identity != ReplicaIdentity::Full
-            && relation.columns.iter().any(|column| column.key);
-        if says_key {
-            self.learn(relation);
-            return Step::Done;
+        let mut relation = self.relation(described);
+        match relation.identity {
+            // No key is marked where there is none.
+            ReplicaIdentity::Default | ReplicaIdentity::Index => {
+                identify_by_all(&mut relation);
+                self.learn(relation);
+                Step::Done
+            }
+            // FULL marks every column, and NOTHING none.
+            ReplicaIdentity::Full | ReplicaIdentity::Nothing => {
+                let oid = relation.oid;
+                self.keyless = Some(relation);
+                Step::PrimaryKey(oid)
+            }
         }
-        let oid = relation.oid;
-        self.keyless = Some(relation);
-        Step::PrimaryKey(oid)
     }
 
     /// The primary key that was asked for. A table without one is identified by all its columns.
@@ -91,9 +95,7 @@ impl Tables {
         for column in &mut relation.columns {
             column.key = names.contains(&column.name);
         }
-        if !relation.columns.iter().any(|column| column.key) {
-            relation.columns.iter_mut().for_each(|column| column.key = true);
-        }
+        identify_by_all(&mut relation);
         self.learn(relation);
     }
 
@@ -122,5 +124,12 @@ impl Tables {
             identity: described.identity,
             columns: described.columns.iter().map(column).collect(),
         }
+    }
+}
+
+/// A table without a key is identified by all its columns.
+fn identify_by_all(relation: &mut Relation) {
+    if !relation.columns.iter().any(|column| column.key) {
+        relation.columns.iter_mut().for_each(|column| column.key = true);
     }
 }

@@ -246,7 +246,11 @@ fn a_key_that_the_stream_does_not_say_is_asked_for() {
     assert_eq!(keys(b'f', true, &["b"]), [false, true]);
     assert_eq!(keys(b'f', true, &[]), [true, true]);
     assert_eq!(keys(b'n', false, &["a"]), [true, false]);
-    assert_eq!(keys(b'd', false, &[]), [true, true]);
+    let (assembler, interned) = assembler(0);
+    let mut assembler = assembler;
+    assembler.feed(&relation(b'd', &[("a", false), ("b", false)]));
+    assembler.transaction(100, &["1"]);
+    assert!(interned.lock().unwrap()[0].columns.iter().all(|column| column.key));
 }
 
 #[test]

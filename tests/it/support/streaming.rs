@@ -110,7 +110,8 @@ impl Streaming {
             self.store.relation(id).expect("read a relation").expect("an interned relation")
         };
         let mut changes = Vec::new();
-        for message in messages(frames) {
+        let ours = |message: &&[u8]| pgoutput::frame::read_redefined(message).is_some();
+        for message in messages(frames).filter(|message| !ours(message)) {
             changes.push(match pgoutput::decode(message).expect("a valid message") {
                 Message::Insert { relation: id, new } => {
                     format!("+{} {}", relation(id).table, row(new))
