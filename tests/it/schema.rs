@@ -148,7 +148,7 @@ async fn another_key_and_another_replica_identity_are_told() {
             "alter table t replica identity default",
             "delete from t where id = 4",
         ],
-        10,
+        11,
         expect![[r#"
             t insert {"id":1,"note":"a"}
             public.t: key-changed ["id"] → ["note"]
@@ -442,6 +442,19 @@ fn accept(walmill: &Walmill, name: &str) -> Output {
     command.output().expect("run walmill")
 }
 
+/// Kills walmill and starts it again, until it answers: a pipeline that waits is not ready.
+async fn restart(walmill: &mut Walmill) {
+    walmill.kill();
+    walmill.launch();
+    let answers = async {
+        while reqwest::get(walmill.url("/livez")).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let answered = tokio::time::timeout(crate::support::process::PATIENCE, answers).await;
+    assert!(answered.is_ok(), "{}", walmill.log());
+}
+
 fn stopped(status: &Value, name: &str) -> Option<String> {
     let pipelines = status["pipelines"].as_array().expect("pipelines");
     let pipeline =
@@ -486,8 +499,7 @@ async fn a_pipeline_that_halts_waits_before_the_change_until_it_is_accepted() {
         }
         assert_eq!(events(&walmill, "careful", 1).await.len(), 1);
         // A restart changes nothing of it.
-        walmill.kill();
-        walmill.launch();
+        restart(&mut walmill).await;
     }
     let waiting = |status: &Value| stopped(status, "careful").is_some();
     walmill.wait_for("/api/v1/status", waiting).await;
@@ -500,8 +512,7 @@ async fn a_pipeline_that_halts_waits_before_the_change_until_it_is_accepted() {
         stopped(status, "careful").is_some_and(|reason| reason.contains("column `more`"))
     };
     walmill.wait_for("/api/v1/status", next).await;
-    walmill.kill();
-    walmill.launch();
+    restart(&mut walmill).await;
     walmill.wait_for("/api/v1/status", next).await;
     assert!(accept(&walmill, "careful").status.success());
     walmill.ready().await;
