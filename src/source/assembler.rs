@@ -7,6 +7,7 @@ mod tables;
 
 use std::sync::Arc;
 
+use super::types::ArrayType;
 use crate::model::{Lsn, Relation, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame};
 use crate::store::StoreError;
@@ -39,6 +40,9 @@ pub(super) enum Step {
     /// The stream does not say what the table's key is: look its primary key up and give it to
     /// [`Assembler::set_primary_key`].
     PrimaryKey(u32),
+    /// The stream does not say whether this type is an array: look it up and give it to
+    /// [`Assembler::set_array`].
+    Array(u32),
 }
 
 /// Puts blocks together.
@@ -105,7 +109,9 @@ impl Assembler {
             Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid)?,
             Message::Commit { end_lsn, .. } => self.commit(end_lsn)?,
             Message::Relation(relation) => return Ok(self.tables.describe(relation)),
-            Message::Type { oid, schema, name } => self.tables.name_type(oid, schema, name),
+            Message::Type { oid, schema, name } => {
+                return Ok(self.tables.name_type(oid, schema, name));
+            }
             Message::Origin { .. } => {}
             Message::Insert { relation, .. }
             | Message::Update { relation, .. }
@@ -245,6 +251,11 @@ impl Assembler {
     /// The primary key that was asked for. A table without one is identified by all its columns.
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         self.tables.set_primary_key(names);
+    }
+
+    /// What a type is that was asked about.
+    pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
+        self.tables.set_array(of, array);
     }
 }
 

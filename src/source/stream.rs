@@ -107,9 +107,16 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                     self.progress.receive(lsn(head));
                     self.metrics.source_received.inc_by(message.len() as u64);
                     let step = self.assembler.push(message, received).map_err(misassembled)?;
-                    if let Step::PrimaryKey(table) = step {
-                        let key = self.database.primary_key(table).await?;
-                        self.assembler.set_primary_key(&key);
+                    match step {
+                        Step::Done => {}
+                        Step::PrimaryKey(table) => {
+                            let key = self.database.primary_key(table).await?;
+                            self.assembler.set_primary_key(&key);
+                        }
+                        Step::Array(of) => {
+                            let array = self.database.array(of).await?;
+                            self.assembler.set_array(of, array);
+                        }
                     }
                 }
                 (b'd', Some((b'k', data))) => {

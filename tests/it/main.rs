@@ -13,5 +13,6 @@ mod sse;
 mod support;
 mod swap;
 mod tidy;
+mod values;
 mod webhook;
 mod websocket;

@@ -423,8 +423,8 @@ async fn wherever_it_is_cut_off_a_change_is_told_once_and_at_the_same_place() {
     uncut.stop().await;
     let changes = expected.iter().filter(|line| line.contains(" → ")).count();
     assert_eq!((expected.len(), changes), (count, 5), "{expected:#?}");
-    for cut in 0..CUTS {
-        let (folder, slot) = (folders[cut].path(), format!("cut_{cut}"));
+    for (cut, folder) in folders.iter().enumerate().take(CUTS) {
+        let (folder, slot) = (folder.path(), format!("cut_{cut}"));
         let source = cut_after(folder, source_of(&cluster, &slot), cut);
         source.streaming().await;
         source.stop().await;
