@@ -106,8 +106,6 @@ const FURTHER: &[&str] = &[
     "'00:00:00.000001'::time",
     "'24:00:00-15:59:59'::timetz",
     "'4714-11-24 00:00:00 BC'::timestamp",
-    "'294276-12-31 23:59:59.999999'::timestamp",
-    "'294276-12-31 23:59:59.999999+00'::timestamptz",
     "'1999-12-31 23:59:59.999999+14'::timestamptz",
     "'-infinity'::timestamp",
     "'0001-01-01 00:00:00+00'::timestamptz",
@@ -172,6 +170,13 @@ const FURTHER: &[&str] = &[
     "'2026-02-01'::day",
 ];
 
+/// Microseconds since 1970 that 64 bits do not hold: to a plugin they are text, which is not what
+/// it may hand back as a timestamp.
+const LATE: &[&str] = &[
+    "'294276-12-31 23:59:59.999999'::timestamp",
+    "'294276-12-31 23:59:59.999999+00'::timestamptz",
+];
+
 const FURTHER_TYPES: &str = "
     create type text_range as range (subtype = text);
     create domain short as varchar(3);
@@ -194,10 +199,11 @@ fn documented() -> (String, Vec<Documented>) {
     let text = std::fs::read_to_string(path()).expect("docs/values.md");
     let types = text.split("```sql").nth(1).and_then(|rest| rest.split("```").next());
     let example = |(line, text): (usize, &str)| {
-        let cells: Vec<&str> = text.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
-        let (sql, json) = cells.last()?.split_once("` → `")?;
+        let cells: Vec<&str> = text.strip_prefix('|')?.strip_suffix('|')?.split('|').collect();
+        let [_, _, tag, _, example] = cells[..] else { return None };
+        let (sql, json) = example.trim().split_once("` → `")?;
         let (sql, json) = (sql.strip_prefix('`')?.into(), json.strip_suffix('`')?.into());
-        let tag = cells[cells.len() - 3].trim().trim_start_matches("| ").into();
+        let tag = tag.trim().into();
         Some(Documented { line, tag, sql, json })
     };
     let examples: Vec<Documented> = text.lines().enumerate().filter_map(example).collect();
@@ -242,14 +248,8 @@ struct Record<'a> {
 #[derive(Debug, Deserialize)]
 struct Page<'a> {
     #[serde(borrow)]
-    events: Vec<Item<'a>>,
+    events: Vec<Event<'a>>,
     next: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Item<'a> {
-    #[serde(borrow)]
-    event: Event<'a>,
 }
 
 /// The values in a stream, by table and row, once there are so many.
@@ -268,8 +268,7 @@ async fn values(walmill: &Walmill, stream: &str, count: usize) -> BTreeMap<(Stri
         let text =
             walmill.text(&format!("/v1/streams/{stream}/events?after={after}&wait=1s")).await;
         let page: Page<'_> = serde_json::from_str(&text).expect("a page of events with values");
-        for item in page.events {
-            let Data { table, record } = item.event.data;
+        for Event { data: Data { table, record } } in page.events {
             found.insert((table.to_owned(), record.id), record.value.get().to_owned());
         }
         after = page.next;
@@ -334,15 +333,23 @@ async fn type_of(client: &Client, table: &str) -> String {
     client.query_one(query, &[&table]).await.expect(query).get(0)
 }
 
-/// Whether a value, cast to the column's type, is what stands in the database. Bounds of arrays are
-/// not in JSON.
+/// Whether a value, cast to the column's type, is what stands in the database. Bounds of arrays and
+/// line breaks of JSON are the two things that events leave out.
 async fn is_the_same(client: &Client, table: &str, sql: &Option<String>) -> bool {
     let of = type_of(client, table).await;
-    let plain = |text: &str| format!("regexp_replace({text}, '^(\\[[-0-9]+:[-0-9]+\\])+=', '')");
+    // What the type's output function says, which a cast to text does not always.
+    let plain = |value: &str| {
+        let text = format!("format('%s', {value})");
+        let unbound = format!("regexp_replace({text}, '^(\\[[-0-9]+:[-0-9]+\\])+=', '')");
+        match of.starts_with("json") {
+            true => format!("translate({text}, E'\\n\\r', '  ')"),
+            false => unbound,
+        }
+    };
     let query = format!(
         "select {} is not distinct from {} from {table} where id = 1",
-        plain(&format!("$1::text::{of}::text")),
-        plain("value::text"),
+        plain(&format!("$1::text::{of}")),
+        plain("value"),
     );
     match client.query_one(&query, &[sql]).await {
         Ok(row) => row.get(0),
@@ -400,7 +407,7 @@ async fn every_value_comes_out_as_documented_and_goes_back_in_as_it_was() {
     let client = connect(&cluster).await;
     execute(&client, &types).await;
     execute(&client, FURTHER_TYPES).await;
-    let further = FURTHER.iter().map(|sql| (*sql).to_owned());
+    let further = FURTHER.iter().chain(LATE).map(|sql| (*sql).to_owned());
     let all: Vec<String> = examples.iter().map(|e| e.sql.clone()).chain(further).collect();
     let mut made = Vec::new();
     for (at, sql) in all.iter().enumerate() {
@@ -431,7 +438,7 @@ async fn every_value_comes_out_as_documented_and_goes_back_in_as_it_was() {
     }
     let plain = values(&walmill, "plain", 2 * made.len()).await;
     let filtered = values(&walmill, "filtered", 2 * made.len()).await;
-    let echoed = values(&walmill, "echoed", 2 * made.len()).await;
+    let mut echoed = values(&walmill, "echoed", 2 * made.len() - LATE.len()).await;
     assert_eq!(filtered, plain);
     walmill.terminate();
     let kinds = kinds(&walmill);
@@ -443,6 +450,9 @@ async fn every_value_comes_out_as_documented_and_goes_back_in_as_it_was() {
     for &at in &made {
         let (table, sql) = (format!("v_{at}"), &all[at]);
         let (json, kind) = (&plain[&(table.clone(), 1)], kinds[&table]);
+        if LATE.contains(&sql.as_str()) {
+            assert_eq!(echoed.insert((table.clone(), 1), json.clone()), None);
+        }
         if let Some(example) = examples.get(at) {
             if *json != example.json {
                 faults.push(format!("{sql}: {json}, documented as {}", example.json));
