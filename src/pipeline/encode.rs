@@ -16,6 +16,8 @@ pub struct Encoder {
     /// `"specversion":…,"source":…` up to the type.
     head: Vec<u8>,
     key: Vec<u8>,
+    /// The key that the row had before, where an update changed it.
+    old_key: Vec<u8>,
     /// What differs from transaction to transaction: which one, and its text.
     transaction: Option<u32>,
     transaction_text: Vec<u8>,
@@ -27,7 +29,8 @@ impl Encoder {
     pub fn new(source: &str) -> Self {
         let mut head = b"{\"specversion\":\"1.0\",\"source\":".to_vec();
         json::string(&mut head, source.as_bytes());
-        Self { head, key: Vec::new(), transaction: None, transaction_text: Vec::new() }
+        let (key, old_key, transaction_text) = (Vec::new(), Vec::new(), Vec::new());
+        Self { head, key, old_key, transaction: None, transaction_text }
     }
 
     /// Forgets the transaction it wrote last: another batch counts its own.
@@ -47,13 +50,21 @@ impl Encoder {
     ) {
         let table = tables.get(row.table);
         self.key.clear();
-        write_key(&mut self.key, batch, table, row);
+        write_key(&mut self.key, batch, table, row, row.new);
+        self.old_key.clear();
+        if changes_key(batch, table, row) {
+            self.old_key.push(0);
+            write_key(&mut self.old_key, batch, table, row, row.old);
+        }
         self.write_transaction(batch, row.transaction);
-        let Self { head, key, transaction_text, .. } = self;
+        let Self { head, key, old_key, transaction_text, .. } = self;
         let offset = batch.offset(row);
         out.push(
             offset,
-            |out| out.extend_from_slice(key),
+            |out| {
+                out.extend_from_slice(key);
+                out.extend_from_slice(old_key);
+            },
             |out| {
                 out.extend_from_slice(head);
                 let _ = write_id(out, EventId(offset));
@@ -114,7 +125,7 @@ fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
 /// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
 /// replaced a key column its value must not come out here, so the key is a digest of the old one:
 /// still the same for the same row, so order per key holds.
-fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
+fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row, of: Span) {
     if row.op == Op::Message {
         return out.extend_from_slice(b"message");
     }
@@ -127,13 +138,29 @@ fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
     if row.hidden_key.is_some() {
         return write_key_digest(out, batch, row.hidden_key);
     }
-    let cells = batch.cells(row.new);
+    let cells = batch.cells(of);
     for &column in &table.key {
         if let Some(&cell) = cells.get(column) {
             out.push(b'/');
             write_key_part(out, batch, table, column, cell);
         }
     }
+}
+
+/// Whether an update gave the row another key. Where a plugin hides the key, only the new one is
+/// known.
+fn changes_key(batch: &Batch, table: &Table, row: &Row) -> bool {
+    if !row.old.is_some() || row.hidden_key.is_some() {
+        return false;
+    }
+    let (new, old) = (batch.cells(row.new), batch.cells(row.old));
+    table.key.iter().any(|&column| match (new.get(column), old.get(column)) {
+        (Some(&new), Some(&old)) => {
+            let known = !old.is(tagged::ABSENT) && !new.is(tagged::UNCHANGED);
+            known && batch.value(new) != batch.value(old)
+        }
+        _ => false,
+    })
 }
 
 fn write_key_digest(out: &mut Vec<u8>, batch: &Batch, key: Span) {

@@ -2,6 +2,8 @@
 //! into an event's JSON and back into SQL; and docs/values.md, which says what they look like.
 
 mod echo;
+mod encodings;
+mod identity;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
