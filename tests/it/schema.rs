@@ -204,6 +204,28 @@ async fn tables_that_are_renamed_or_made_anew_are_told_and_new_ones_just_come() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_joins_the_publication_is_no_change_and_a_column_that_leaves_it_is() {
+    let cluster = cluster();
+    let client = connect(&cluster).await;
+    execute(&client, "create table t (id int primary key, note text)").await;
+    execute(&client, "create publication walmill for table t").await;
+    let walmill = Walmill::start(&(SOURCE.to_owned() + &pipeline("all", "")), &cluster.url()).await;
+    execute(&client, "insert into t values (1, 'a')").await;
+    execute(&client, "create table u (id int primary key); alter publication walmill add table u")
+        .await;
+    execute(&client, "insert into u values (1)").await;
+    execute(&client, "alter publication walmill set table u, t (id)").await;
+    execute(&client, "insert into t values (2, 'b')").await;
+    expect![[r#"
+        t insert {"id":1,"note":"a"}
+        u insert {"id":1}
+        public.t: column-dropped note "text" → null
+        t insert {"id":2}
+    "#]]
+    .assert_eq(&lines(&events(&walmill, "all", 4).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_says_all_of_the_definition_before_and_behind() {
     let cluster = cluster();
     let client = connect(&cluster).await;
