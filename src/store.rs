@@ -17,6 +17,7 @@ mod position;
 mod relation;
 pub mod retention;
 pub mod schema;
+pub mod spill;
 mod state;
 pub mod stream;
 mod streams;
@@ -46,6 +47,7 @@ use folder::Folder;
 use relation::Relations;
 use retention::{Janitor, Reader, Retention, WhenFull};
 use schema::{Hold, Place, Schemas};
+use spill::{SpillError, Spills};
 use state::States;
 use stream::Stream;
 use streams::Streams;
@@ -127,6 +129,8 @@ struct Inner {
 
 const EPOCH: &str = "epoch";
 const ORIGIN: &str = "origin";
+/// The folder of what is not committed yet.
+const SPILL: &str = "spill";
 
 impl Store {
     /// Opens the data folder, or makes it; recovers the journal to its last whole transaction.
@@ -214,6 +218,18 @@ impl Store {
     #[must_use]
     pub fn schema_news(&self) -> watch::Receiver<u64> {
         self.inner.schemas.news()
+    }
+
+    /// Opens the place of transactions that are not decided yet; of those before, only what was
+    /// prepared is there. Called once.
+    ///
+    /// # Errors
+    /// See [`SpillError`].
+    pub fn open_spills(&self) -> Result<Spills, SpillError> {
+        let folder = self.inner.folder.path().join(SPILL);
+        let store = self.clone();
+        let sync = move || Ok(store.inner.db.persist(PersistMode::SyncAll)?);
+        Spills::open(&folder, self.inner.config.min_free, Arc::new(sync))
     }
 
     /// Starts the journal's thread: what is sent to the appender is stored in that order and

@@ -19,6 +19,17 @@ pub fn set_truncate_relation(message: &mut [u8], index: usize, relation: u32) {
     set_word(message, TRUNCATE_RELATIONS + index * 4, relation);
 }
 
+/// The relations that a change names: none, where the message is something else.
+pub fn relations(message: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let places = match message.first() {
+        Some(b'I' | b'U' | b'D') => ROW_RELATION..ROW_RELATION + 4,
+        Some(b'T') => TRUNCATE_RELATIONS..message.len(),
+        _ => 0..0,
+    };
+    let words = message.get(places).unwrap_or_default().as_chunks().0;
+    words.iter().map(|word| u32::from_be_bytes(*word))
+}
+
 fn set_word(message: &mut [u8], at: usize, word: u32) {
     if let Some(place) = message.get_mut(at..at + 4) {
         place.copy_from_slice(&word.to_be_bytes());

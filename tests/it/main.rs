@@ -1,11 +1,13 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
+mod alive;
 mod bad_input;
 mod console;
 mod demo;
 mod end_to_end;
 mod layers;
 mod plugins;
+mod protocol;
 mod pull;
 mod schema;
 mod source;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
-use walmill::cluster::Cluster;
+use walmill::cluster::{Cluster, Options};
 use walmill::model::{Offset, RelationId};
 use walmill::pgoutput::{self, Message, frame};
 use walmill::source::Config;
@@ -423,8 +423,17 @@ async fn whole_journal(source: &Streaming, count: usize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wherever_it_is_cut_off_a_change_is_told_once_and_at_the_same_place() {
+    cut_everywhere(Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_holds_where_transactions_come_while_they_are_open() {
+    cut_everywhere(Options::default().set("logical_decoding_work_mem", "64kB")).await;
+}
+
+async fn cut_everywhere(options: Options) {
     const CUTS: usize = 9;
-    let cluster = cluster();
+    let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
     let client = connect(&cluster).await;
     execute(
         &client,

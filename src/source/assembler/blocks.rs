@@ -8,6 +8,7 @@ use bytes::{BufMut as _, BytesMut};
 use super::schema::Definitions;
 use crate::model::{Lsn, RelationId};
 use crate::pgoutput::frame;
+use crate::store::StoreError;
 use crate::store::journal::{Block, TableUse};
 
 /// Whole transactions of this size are enough for a block.
@@ -95,20 +96,16 @@ impl Blocks {
         }
     }
 
-    /// The definitions that changes have used, to tell it what numbers stand for.
-    pub(super) fn definitions(&mut self) -> &mut Definitions {
-        &mut self.definitions
-    }
-
     /// The next change of the open transaction uses this definition. Where the table's last change
     /// used another, a frame says so first; it takes an ordinal.
-    pub(super) fn uses(&mut self, id: RelationId) {
+    pub(super) fn uses(&mut self, id: RelationId) -> Result<(), StoreError> {
         if self.open.as_ref().is_none_or(|open| open.skip) {
-            return;
+            return Ok(());
         }
-        if let Some(before) = self.definitions.uses(id) {
+        if let Some(before) = self.definitions.uses(id)? {
             self.change(&frame::redefined(before.0, id.0), 1);
         }
+        Ok(())
     }
 
     /// Adds a message of the open transaction that takes so many ordinals, and gives its place to
@@ -211,5 +208,11 @@ impl Blocks {
             self.finish_whole();
         }
         self.ready.pop_front()
+    }
+
+    /// Bytes in memory.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.frames.len() + self.ready.iter().map(|block| block.frames.len()).sum::<usize>()
     }
 }

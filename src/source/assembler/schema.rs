@@ -5,17 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::model::{Relation, RelationId, ReplicaIdentity};
+use crate::store::StoreError;
 use crate::store::journal::TableUse;
+
+/// Gives the definition of a number.
+pub(in crate::source) type Resolve =
+    Box<dyn FnMut(RelationId) -> Result<Option<Arc<Relation>>, StoreError> + Send>;
 
 /// Tables' definitions as the changes so far have used them. What the open transaction added can be
 /// taken back: it will come again.
-#[derive(Default)]
-pub(super) struct Definitions {
+pub(in crate::source) struct Definitions {
+    resolve: Resolve,
     /// By the table's OID.
     used: HashMap<u32, RelationId>,
     /// OIDs by schema and table: a table that was dropped and made again has a new one.
     names: HashMap<(String, String), u32>,
-    /// What the numbers stand for.
+    /// What the numbers in use stand for.
     relations: HashMap<RelationId, Arc<Relation>>,
     /// The one that was used last: changes of one table often come in a row.
     recent: Option<RelationId>,
@@ -30,8 +35,13 @@ enum Undo {
 
 impl Definitions {
     /// As the journal left them.
-    pub(super) fn new(tables: Vec<(RelationId, Arc<Relation>)>) -> Self {
-        let mut definitions = Self::default();
+    pub(in crate::source) fn new(
+        tables: Vec<(RelationId, Arc<Relation>)>,
+        resolve: Resolve,
+    ) -> Self {
+        let (used, names, relations) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut definitions =
+            Self { resolve, used, names, relations, recent: None, undo: Vec::new() };
         for (id, relation) in tables {
             definitions.used.insert(relation.oid, id);
             definitions.names.insert(name_of(&relation), relation.oid);
@@ -40,40 +50,46 @@ impl Definitions {
         definitions
     }
 
-    /// Says what a number stands for, before it is used.
-    pub(super) fn learn(&mut self, id: RelationId, relation: &Relation) {
-        self.relations.entry(id).or_insert_with(|| Arc::new(relation.clone()));
-    }
-
     /// The next change uses this definition: the one before it, where a reader must hear that the
     /// table is another now.
-    pub(super) fn uses(&mut self, id: RelationId) -> Option<RelationId> {
+    pub(super) fn uses(&mut self, id: RelationId) -> Result<Option<RelationId>, StoreError> {
         if self.recent == Some(id) {
-            return None;
+            return Ok(None);
         }
+        let relation = self.relation(id)?;
         self.recent = Some(id);
-        let relation = self.relations.get(&id)?;
         let same_table = self.used.get(&relation.oid).copied();
         if same_table == Some(id) {
-            return None;
+            return Ok(None);
         }
-        let relation = Arc::clone(relation);
         let name = name_of(&relation);
         let same_name = self.names.get(&name).copied().filter(|oid| *oid != relation.oid);
         let replaced = same_name.and_then(|oid| self.set_used(oid, None));
-        if let Some(old) = same_table.and_then(|id| self.relations.get(&id)).map(|r| name_of(r))
-            && self.names.get(&old) == Some(&relation.oid)
-        {
-            self.set_name(old, None);
+        self.set_used(relation.oid, Some(id));
+        let before = match same_table.or(replaced) {
+            Some(before) => Some((before, self.relation(before)?)),
+            None => None,
+        };
+        if let Some((_, before)) = &before {
+            let old = name_of(before);
+            if self.names.get(&old) == Some(&relation.oid) {
+                self.set_name(old, None);
+            }
         }
         self.set_name(name, Some(relation.oid));
-        self.set_used(relation.oid, Some(id));
-        let before = same_table.or(replaced)?;
-        let differs = match self.relations.get(&before) {
-            Some(before) => !says_the_same(before, &relation),
-            None => true,
-        };
-        differs.then_some(before)
+        let differs = before.filter(|(_, before)| !says_the_same(before, &relation));
+        Ok(differs.map(|(before, _)| before))
+    }
+
+    fn relation(&mut self, id: RelationId) -> Result<Arc<Relation>, StoreError> {
+        if let Some(relation) = self.relations.get(&id) {
+            return Ok(Arc::clone(relation));
+        }
+        let relation = (self.resolve)(id)?;
+        let damaged = || StoreError::Damaged { what: format!("relation {}", id.0) };
+        let relation = relation.ok_or_else(damaged)?;
+        self.relations.insert(id, Arc::clone(&relation));
+        Ok(relation)
     }
 
     /// The open transaction is whole: what it changed.
@@ -89,7 +105,7 @@ impl Definitions {
         oids.into_iter().map(now).collect()
     }
 
-    /// The open transaction will come again, and numbers will be learnt again.
+    /// The open transaction will come again.
     pub(super) fn roll_back(&mut self) {
         while let Some(undo) = self.undo.pop() {
             match undo {
@@ -165,22 +181,20 @@ mod tests {
         }
     }
 
-    /// Definitions that were learnt under the numbers 1, 2, ….
-    fn learnt(relations: &[Relation]) -> Definitions {
-        let mut definitions = Definitions::default();
-        for (number, relation) in (1..).zip(relations) {
-            definitions.learn(RelationId(number), relation);
-        }
-        definitions
+    /// Definitions of the numbers 1, 2, ….
+    fn numbered(relations: &[Relation]) -> Definitions {
+        let relations: Vec<_> = relations.iter().cloned().map(Arc::new).collect();
+        let resolve = move |id: RelationId| Ok(relations.get(id.0 as usize - 1).cloned());
+        Definitions::new(Vec::new(), Box::new(resolve))
     }
 
     fn uses(definitions: &mut Definitions, number: u32) -> Option<u32> {
-        definitions.uses(RelationId(number)).map(|id| id.0)
+        definitions.uses(RelationId(number)).unwrap().map(|id| id.0)
     }
 
     #[test]
     fn a_table_is_new_once_and_then_another_when_it_changed() {
-        let mut seen = learnt(&[
+        let mut seen = numbered(&[
             table(1, "a", &["id"]),
             table(1, "a", &["id", "b"]),
             table(2, "other", &["id"]),
@@ -191,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_name_that_another_table_took_is_another_table() {
-        let mut seen = learnt(&[table(1, "a", &["id"]), table(2, "a", &["id"])]);
+        let mut seen = numbered(&[table(1, "a", &["id"]), table(2, "a", &["id"])]);
         assert_eq!([1, 2, 2].map(|number| uses(&mut seen, number)), [None, Some(1), None]);
         let mut now = seen.commit();
         now.sort_by_key(|table| table.oid);
@@ -202,18 +216,17 @@ mod tests {
     #[test]
     fn a_name_that_was_given_up_is_free_for_a_new_table() {
         let mut seen =
-            learnt(&[table(1, "a", &["id"]), table(1, "b", &["id"]), table(2, "a", &["id"])]);
+            numbered(&[table(1, "a", &["id"]), table(1, "b", &["id"]), table(2, "a", &["id"])]);
         assert_eq!([1, 2, 3, 2].map(|number| uses(&mut seen, number)), [None, Some(1), None, None]);
     }
 
     #[test]
     fn what_an_open_transaction_used_is_taken_back() {
-        let mut seen = learnt(&[table(1, "a", &["id"]), table(1, "b", &["id"])]);
+        let mut seen = numbered(&[table(1, "a", &["id"]), table(1, "b", &["id"])]);
         assert_eq!(uses(&mut seen, 1), None);
         assert_eq!(seen.commit().len(), 1);
         assert_eq!(uses(&mut seen, 2), Some(1));
         seen.roll_back();
-        seen.learn(RelationId(2), &table(1, "b", &["id"]));
         assert_eq!(uses(&mut seen, 2), Some(1));
         assert_eq!(seen.commit(), [TableUse { oid: 1, relation: Some(RelationId(2)) }]);
         assert_eq!(uses(&mut seen, 2), None);
@@ -228,7 +241,7 @@ mod tests {
             relation.columns.iter_mut().for_each(|column| column.key = column.name == key);
             relation
         };
-        let mut seen = learnt(&[full("id"), full("b"), table(1, "a", &["id", "b"])]);
+        let mut seen = numbered(&[full("id"), full("b"), table(1, "a", &["id", "b"])]);
         assert_eq!([1, 2, 3].map(|number| uses(&mut seen, number)), [None, None, Some(2)]);
     }
 }
