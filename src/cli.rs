@@ -3,9 +3,12 @@
 
 mod bench;
 mod check;
+mod client;
 mod demo;
 mod init;
+mod pipeline;
 mod run;
+mod slot;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -35,6 +38,10 @@ enum Command {
     Check(check::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
+    /// Tell a pipeline that runs to go on.
+    Pipeline(pipeline::Arguments),
+    /// List the server's slots; make, drop or recreate the config's.
+    Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
 }
@@ -46,13 +53,14 @@ struct ConfigArguments {
     #[arg(
         short,
         long,
+        global = true,
         value_name = "PATH",
         default_value = "walmill.toml",
         env = "WALMILL_CONFIG"
     )]
     config: PathBuf,
     /// Sets one key over the file, as in `--set server.listen=127.0.0.1:4001`.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
@@ -106,6 +114,8 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
+        Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

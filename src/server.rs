@@ -14,6 +14,8 @@ mod place;
 mod problem;
 mod pull;
 mod runs;
+mod schema;
+mod slot;
 mod sse;
 mod visit;
 mod websocket;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -207,7 +209,9 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/api/v1/plugins", get(admin::plugins))
         .route("/api/v1/plugins/{name}", get(admin::plugin))
         .route("/api/v1/pipelines", get(admin::pipelines))
+        .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))
+        .route("/api/v1/slot/recreate", post(slot::recreate))
         .route("/api/v1/dlq", get(admin::dead_letters))
         .route("/", get(console::redirect))
         .route("/console", get(console::page))

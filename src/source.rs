@@ -21,6 +21,7 @@ mod publication;
 pub mod raw;
 mod retry;
 mod slot;
+pub mod slots;
 mod snapshot;
 mod status;
 mod stream;
@@ -47,7 +48,7 @@ use crate::model::ByteSize;
 use crate::model::status::{RetainedWal, SourceStatus};
 use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
-use assembler::Assembler;
+use assembler::{Assembler, Definitions};
 pub use config::{Config, NameError, Origins, PublicationName, SlotName, Snapshot};
 use connection::Halves;
 use database::Database;
@@ -95,10 +96,13 @@ impl Source {
         let position = durable.borrow().lsn();
         let publisher = Publisher::new(&config, position, Arc::clone(&metrics));
         let status = publisher.subscribe();
+        let definitions = store.clone();
+        let resolve = Box::new(move |id| definitions.relation(id));
+        let definitions = Definitions::new(store.tables().map_err(io::Error::other)?, resolve);
         let relations = store.clone();
         let spills = store.open_spills().map_err(io::Error::other)?;
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
-        let assembler = Assembler::new(store.last_commit(), intern, spills);
+        let assembler = Assembler::new(store.last_commit(), definitions, intern, spills);
         let worker = Worker {
             assembler: assembler.map_err(io::Error::other)?,
             config,

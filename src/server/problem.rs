@@ -68,7 +68,7 @@ pub(super) async fn no_such_address(uri: Uri) -> Problem {
 pub(super) async fn only_get(method: Method, uri: Uri) -> Problem {
     let finding =
         Finding::error("method-not-allowed", uri.path(), format!("{method} is not known here"))
-            .suggest("use GET");
+            .suggest("use GET; what changes something is a POST to its own address");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, finding)
 }
 

@@ -4,9 +4,11 @@
 
 mod blocks;
 mod prepared;
+mod schema;
 mod streamed;
 mod tables;
 
+use super::types::ArrayType;
 use crate::model::{Lsn, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
@@ -16,6 +18,7 @@ use blocks::{Blocks, Committed};
 use streamed::{Commit, Streamed};
 use tables::Tables;
 
+pub(super) use schema::Definitions;
 pub(super) use tables::Intern;
 
 /// Messages that do not make a stream.
@@ -51,6 +54,9 @@ pub(super) enum Step {
     /// The stream does not say what the table's key is: look its primary key up and give it to
     /// [`Assembler::set_primary_key`].
     PrimaryKey(u32),
+    /// The stream does not say whether this type is an array: look it up and give it to
+    /// [`Assembler::set_array`].
+    Array(u32),
     /// A transaction was prepared: run what [`Assembler::seal`] gives, which takes its time, and
     /// then tell [`Assembler::sealed`].
     Seal,
@@ -78,15 +84,16 @@ pub(super) struct Counts {
 }
 
 impl Assembler {
-    /// Starts behind `last_commit`.
+    /// Starts behind `last_commit`, whose journal left the tables like this.
     pub(super) fn new(
         last_commit: Lsn,
+        definitions: Definitions,
         intern: Intern,
         spills: Spills,
     ) -> Result<Self, SpillError> {
         Ok(Self {
             tables: Tables::new(intern),
-            blocks: Blocks::new(last_commit),
+            blocks: Blocks::new(last_commit, definitions),
             streamed: Streamed::open(spills, last_commit)?,
             idle: None,
             handed_on: Lsn::ZERO,
@@ -121,7 +128,9 @@ impl Assembler {
             Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid)?,
             Message::Commit { end_lsn, .. } => self.commit(end_lsn)?,
             Message::Relation(relation) => return Ok(self.tables.describe(relation)),
-            Message::Type { oid, schema, name } => self.tables.name_type(oid, schema, name),
+            Message::Type { oid, schema, name } => {
+                return Ok(self.tables.name_type(oid, schema, name));
+            }
             Message::Origin { .. } => {}
             // Ours: it has no place in the stream.
             Message::Row { .. } => return Err(DecodeError::UnknownMessage(row::TAG).into()),
@@ -186,6 +195,7 @@ impl Assembler {
             return Ok(());
         }
         let id = self.tables.id_of(oid)?;
+        self.blocks.uses(id)?;
         if let Some(message) = self.append_change("a change", bytes, 1)? {
             frame::set_row_relation(message, id.0);
         }
@@ -199,6 +209,9 @@ impl Assembler {
         }
         let ids: Vec<RelationId> =
             tables.iter().map(|oid| self.tables.id_of(oid)).collect::<Result<_, _>>()?;
+        for id in &ids {
+            self.blocks.uses(*id)?;
+        }
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         if let Some(message) = self.append_change("a truncate", bytes, count)? {
             for (index, id) in ids.into_iter().enumerate() {
@@ -300,6 +313,11 @@ impl Assembler {
     /// The primary key that was asked for. A table without one is identified by all its columns.
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         self.tables.set_primary_key(names);
+    }
+
+    /// What a type is that was asked about.
+    pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
+        self.tables.set_array(of, array);
     }
 }
 

@@ -31,7 +31,7 @@ enum Beginning {
     /// The slot is to be made, and the rows that were there before it are to be brought in.
     Snapshot,
     /// A person gave up what the slot lost: it is to be made anew.
-    Anew(Renewal, Gap),
+    Anew(Renewal, Option<Gap>),
 }
 
 /// A server that is ours.
@@ -128,7 +128,8 @@ impl Worker {
             None => Err(slot::missing(past, identity, config)),
         };
         if let Some(renewal) = renewal {
-            let gap = Gap::new(past.durable, renewal.snapshot, standing.err());
+            let gap = || Gap::new(past.durable, renewal.snapshot, standing.err());
+            let gap = (!past.is_empty()).then(gap);
             slot::remove(database, config.slot.as_str()).await?;
             return Ok(Beginning::Anew(renewal, gap));
         }
@@ -168,19 +169,21 @@ impl Worker {
         &self,
         server: &mut Server<'_>,
         renewal: Renewal,
-        gap: Gap,
+        gap: Option<Gap>,
         attempt: usize,
         appender: &Appender,
     ) -> Result<Lsn, Fault> {
         let point = if renewal.snapshot {
-            self.snapshot(server, Some(gap), attempt, appender).await?
+            self.snapshot(server, gap, attempt, appender).await?
         } else {
             slot::create(&server.database, &self.config).await?;
             let made = slot::find(&server.database, &self.config).await?;
             let gone = || Fault::away("the new slot is gone", "see who drops replication slots");
             let point = made.ok_or_else(gone)?.confirmed;
             slot::check_order(point, self.store.last_commit())?;
-            let _ = appender.send(Append::Block(gap.block(point))).await;
+            if let Some(gap) = gap {
+                let _ = appender.send(Append::Block(gap.block(point))).await;
+            }
             let _ = appender.send(Append::Idle(point)).await;
             let mut durable = self.durable.clone();
             let reached = durable.wait_for(|durable| durable.lsn() >= point).await;

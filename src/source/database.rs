@@ -13,6 +13,7 @@ use tokio_postgres::{Client, CopyOutStream, Row};
 use super::fault::Fault;
 use super::login::PINNED;
 use super::net::{self, Secured};
+use super::types::ArrayType;
 use super::url::Url;
 use crate::model::Lsn;
 
@@ -115,6 +116,36 @@ impl Database {
                      WHERE i.indrelid = $1 AND i.indisprimary";
         let rows = self.rows("look up a primary key", query, &[&table]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The array that a type is, or that its domain stands on; `None` for any other type, and for
+    /// one that is gone.
+    pub(super) async fn array(&self, of: u32) -> Result<Option<ArrayType>, Fault> {
+        let query = "WITH RECURSIVE base AS ( \
+                         SELECT oid, typtype, typbasetype, typelem, typdelim \
+                         FROM pg_type WHERE oid = $1 \
+                         UNION ALL \
+                         SELECT t.oid, t.typtype, t.typbasetype, t.typelem, t.typdelim \
+                         FROM base b JOIN pg_type t ON t.oid = b.typbasetype \
+                         WHERE b.typtype = 'd'), \
+                     element AS ( \
+                         SELECT e.oid, e.typtype, e.typbasetype, n.nspname, e.typname, b.typdelim \
+                         FROM base b \
+                         JOIN pg_type e ON e.oid = b.typelem AND e.typarray = b.oid \
+                         JOIN pg_namespace n ON n.oid = e.typnamespace \
+                         UNION ALL \
+                         SELECT t.oid, t.typtype, t.typbasetype, e.nspname, e.typname, e.typdelim \
+                         FROM element e JOIN pg_type t ON t.oid = e.typbasetype \
+                         WHERE e.typtype = 'd') \
+                     SELECT nspname::text, typname::text, typdelim, oid \
+                     FROM element WHERE typtype <> 'd'";
+        let rows = self.rows("look up a type", query, &[&of]).await?;
+        Ok(rows.first().map(|row| ArrayType {
+            schema: row.get(0),
+            name: row.get(1),
+            delimiter: row.get::<_, i8>(2).cast_unsigned(),
+            element: row.get(3),
+        }))
     }
 
     /// Where the server's log ends, and what it keeps for the slot.

@@ -61,6 +61,7 @@ impl Gap {
             complete: true,
             end: commit,
             time,
+            tables: Vec::new(),
             frames: frames.freeze(),
         }
     }

@@ -18,12 +18,13 @@ use super::wire::{Wire, broken, server_error};
 
 /// What is the same on every connection of ours, whatever the role or the database sets: values
 /// must read the same everywhere, and nothing may cut a stream that is merely quiet.
-pub(super) const PINNED: [(&str, &str); 11] = [
+pub(super) const PINNED: [(&str, &str); 12] = [
     ("client_encoding", "UTF8"),
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
+    ("quote_all_identifiers", "off"),
     ("timezone", "UTC"),
     ("search_path", "pg_catalog"),
     ("statement_timeout", "0"),

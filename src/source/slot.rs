@@ -75,15 +75,15 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<(), F
     Ok(())
 }
 
-/// Drops a slot, if it is there and nobody uses it.
-pub(super) async fn remove(database: &Database, slot: &str) -> Result<(), Fault> {
+/// Drops a slot that nobody uses; whether there was one.
+pub(super) async fn remove(database: &Database, slot: &str) -> Result<bool, Fault> {
     let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
                 WHERE slot_name = $1";
     let dropped = database.rows("drop the slot", drop, &[&slot]).await?;
     if !dropped.is_empty() {
         tracing::info!(slot, "dropped");
     }
-    Ok(())
+    Ok(!dropped.is_empty())
 }
 
 /// A slot that begins before the journal's end would be of an older server.

@@ -238,6 +238,7 @@ impl Writer<'_> {
             complete: end.is_some(),
             end: end.unwrap_or(self.commit),
             time: self.time,
+            tables: Vec::new(),
             frames,
         };
         self.part = self.part.saturating_add(1);

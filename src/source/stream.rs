@@ -157,6 +157,10 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 let key = self.database.primary_key(table).await?;
                 self.assembler.set_primary_key(&key);
             }
+            Step::Array(of) => {
+                let array = self.database.array(of).await?;
+                self.assembler.set_array(of, array);
+            }
             Step::Seal => {
                 let lost = |error| Fault::broken("keep a prepared transaction", &error);
                 let sealed = spawn_blocking(self.assembler.seal()).await;

@@ -434,7 +434,7 @@ async fn a_slot_that_is_gone_or_was_moved_halts() {
         execute(&client, "insert into t values (2)").await;
         execute(&client, sql).await;
         let source = Streaming::start(folder.path(), config(&cluster.url()));
-        says(&source.trouble().await, error, "store.path");
+        says(&source.trouble().await, error, "walmill slot recreate --snapshot");
         source.stop().await;
     }
 }

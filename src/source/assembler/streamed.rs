@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use super::blocks::Blocks;
 use super::prepared::Prepared;
 use super::{AssembleError, Assembler, Step};
-use crate::model::Lsn;
-use crate::pgoutput::{self, Message};
+use crate::model::{Lsn, RelationId};
+use crate::pgoutput::{self, Message, frame};
 use crate::store::spill::{Pieces, SpillError, Spills};
 
 /// So much is gathered before it is written.
@@ -233,9 +233,15 @@ impl Replay {
                 continue;
             }
             let rest = &self.piece[self.taken..];
-            let (owner, ordinals, message) = frame(rest).ok_or_else(|| self.pieces.damaged())?;
+            let (owner, ordinals, message) = spilled(rest).ok_or_else(|| self.pieces.damaged())?;
             self.taken += HEAD + message.len();
-            if !self.aborted.contains(&owner) && blocks.change(message, ordinals).is_some() {
+            if self.aborted.contains(&owner) {
+                continue;
+            }
+            for relation in frame::relations(message) {
+                blocks.uses(RelationId(relation))?;
+            }
+            if blocks.change(message, ordinals).is_some() {
                 *changes += u64::from(ordinals);
                 blocks.split_if_large();
             }
@@ -245,7 +251,7 @@ impl Replay {
 }
 
 /// The first message in what is left of a piece: whose it is, its ordinals, its bytes.
-fn frame(piece: &[u8]) -> Option<(u32, u32, &[u8])> {
+fn spilled(piece: &[u8]) -> Option<(u32, u32, &[u8])> {
     let (head, rest) = piece.split_first_chunk::<HEAD>()?;
     let [len, owner, ordinals] = [0, 4, 8].map(|at| {
         let word = [head[at], head[at + 1], head[at + 2], head[at + 3]];

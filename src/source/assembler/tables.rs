@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{AssembleError, Step};
 use crate::model::{Column, Relation, RelationId};
 use crate::pgoutput;
-use crate::source::types::Types;
+use crate::source::types::{ArrayType, Types};
 use crate::store::StoreError;
 
 /// Gives a definition its number.
@@ -88,8 +88,16 @@ impl Tables {
     }
 
     /// A type that is not built in has this name.
-    pub(super) fn name_type(&mut self, oid: u32, schema: &str, name: &str) {
-        self.types.name(oid, schema, name);
+    pub(super) fn name_type(&mut self, oid: u32, schema: &str, name: &str) -> Step {
+        match self.types.name(oid, schema, name) {
+            true => Step::Array(oid),
+            false => Step::Done,
+        }
+    }
+
+    /// What a type is that was asked about.
+    pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
+        self.types.set_array(of, array);
     }
 
     /// The number of a table's definition as it is now.
@@ -114,8 +122,9 @@ impl Tables {
 
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
-        let relation = self.relation(described);
+        let mut relation = self.relation(described);
         if relation.says_key() {
+            relation.complete_key();
             self.learn(relation);
             return Step::Done;
         }

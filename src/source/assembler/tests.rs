@@ -28,7 +28,18 @@ fn assembler(last_commit: u64) -> (Assembler, Arc<Mutex<Vec<Relation>>>) {
         relations.push(relation.clone());
         Ok(RelationId(u32::try_from(relations.len()).unwrap()))
     };
-    (Assembler::new(Lsn(last_commit), Box::new(intern), spills).unwrap(), interned)
+    let definitions = Definitions::new(Vec::new(), resolve(&interned));
+    let assembler = Assembler::new(Lsn(last_commit), definitions, Box::new(intern), spills);
+    (assembler.unwrap(), interned)
+}
+
+/// What the numbers stand for.
+fn resolve(interned: &Arc<Mutex<Vec<Relation>>>) -> schema::Resolve {
+    let relations = Arc::clone(interned);
+    Box::new(move |id| {
+        let relations: std::sync::MutexGuard<'_, Vec<Relation>> = relations.lock().unwrap();
+        Ok(relations.get(id.0 as usize - 1).cloned().map(Arc::new))
+    })
 }
 
 fn spills(folder: &Path) -> Spills {
@@ -258,7 +269,11 @@ fn a_key_that_the_stream_does_not_say_is_asked_for() {
     assert_eq!(keys(b'f', true, &["b"]), [false, true]);
     assert_eq!(keys(b'f', true, &[]), [true, true]);
     assert_eq!(keys(b'n', false, &["a"]), [true, false]);
-    assert_eq!(keys(b'd', false, &[]), [true, true]);
+    let (assembler, interned) = assembler(0);
+    let mut assembler = assembler;
+    assembler.feed(&relation(b'd', &[("a", false), ("b", false)]));
+    assembler.transaction(100, &["1"]);
+    assert!(interned.lock().unwrap()[0].columns.iter().all(|column| column.key));
 }
 
 #[test]

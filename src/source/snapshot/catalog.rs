@@ -126,8 +126,9 @@ fn describe(row: &Row, listed: Vec<Listed>, parts: Vec<Part>, types: &Types) -> 
         identity: identity(row.get(3)),
         columns: listed.iter().filter(|column| published(column)).map(column).collect(),
     };
-    if !relation.says_key() {
-        relation.set_key(&primary_key);
+    match relation.says_key() {
+        true => relation.complete_key(),
+        false => relation.set_key(&primary_key),
     }
     Published { relation, primary_key, filter: row.get(5), parts }
 }

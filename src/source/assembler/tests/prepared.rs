@@ -33,7 +33,12 @@ fn rolls_back() -> Vec<u8> {
 /// An assembler on a folder that was there before.
 fn on(folder: &Path, last_commit: u64) -> Assembler {
     let intern = Box::new(|_: &Relation| Ok(RelationId(1)));
-    Assembler::new(Lsn(last_commit), intern, spills(folder)).unwrap().described()
+    // A store knows a number from any run before.
+    let (other, interned) = assembler(0);
+    other.described().transaction(100, &["1"]);
+    let definitions = Definitions::new(Vec::new(), resolve(&interned));
+    let assembler = Assembler::new(Lsn(last_commit), definitions, intern, spills(folder));
+    assembler.unwrap().described()
 }
 
 impl Assembler {
