@@ -69,8 +69,8 @@ pub struct Column {
 pub enum Kind {
     /// `boolean`
     Bool,
-    /// `smallint`, `integer`, `bigint`, and the numbers of 32 bits that PostgreSQL counts by: `oid`,
-    /// `xid`, `cid`
+    /// `smallint`, `integer`, `bigint`, and the numbers of 32 bits that PostgreSQL counts by:
+    /// `oid`, `xid`, `cid`
     Int,
     /// `real`, `double precision`
     Float,
