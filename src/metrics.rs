@@ -105,6 +105,12 @@ metrics! {
     source_changes: Counter = "source_changes";
     /// Bytes of change messages received from PostgreSQL.
     source_received: Counter = "source_received", Unit::Bytes;
+    /// Rows that the last snapshot of this run has read.
+    snapshot_rows: Gauge = "snapshot_rows";
+    /// Bytes of tables' files that the last snapshot of this run has read.
+    snapshot_read: Gauge = "snapshot_read", Unit::Bytes;
+    /// Size of the files of the tables that the last snapshot of this run reads.
+    snapshot_size: Gauge = "snapshot_size", Unit::Bytes;
     /// Bytes that the store's files take.
     store_size: Gauge = "store_size", Unit::Bytes;
     /// Time of each sync of the journal to disk.

@@ -19,6 +19,7 @@ mod publication;
 pub mod raw;
 mod retry;
 mod slot;
+mod snapshot;
 mod status;
 mod stream;
 mod tls;
@@ -54,8 +55,9 @@ use net::Socket;
 use options::Transactions;
 use retry::Backoff;
 use slot::Past;
+use snapshot::Snapshotter;
 use status::Publisher;
-use stream::{End, Stream};
+use stream::{End, Stream, misassembled};
 pub use url::{Url, UrlError};
 use wire::Wire;
 
@@ -182,8 +184,12 @@ impl Worker {
         shutdown: &CancellationToken,
     ) -> Result<Option<Parting>, Fault> {
         let running = tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            running = self.connect(attempt, appender) => running?,
+            () = shutdown.cancelled() => None,
+            running = self.connect(attempt, appender) => Some(running?),
+        };
+        let Some(running) = running else {
+            self.leave_no_slot(attempt).await;
+            return Ok(None);
         };
         let started = Instant::now();
         let ended = self.stream(running, appender, shutdown).await;
@@ -194,7 +200,7 @@ impl Worker {
     }
 
     /// Everything before the first change: is this our server, is the slot ours, is all there.
-    async fn connect(&self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
+    async fn connect(&mut self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
         let config = &self.config;
         let mut connection = Connection::open(config, attempt).await?;
         options::check(config, connection.major_version())?;
@@ -207,21 +213,50 @@ impl Worker {
         let moved = known.is_some_and(|known| known != identity.timeline) && !past.is_empty();
         let history = if moved { Some(connection.history(identity.timeline).await?) } else { None };
         slot::check_origin(&past, &identity, history.as_deref(), config)?;
+        let begun = self.store.unfinished_snapshot()?;
+        if let Some(begun) = &begun {
+            snapshot::drop_slot(&database, &self.store, begun, &identity).await?;
+        }
         let found = slot::find(&database, config).await?;
+        let snapshot = found.is_none()
+            && if past.is_empty() { config.snapshot == Snapshot::Initial } else { begun.is_some() };
         match &found {
-            Some(slot) => slot::check(slot, &past, &identity, config)?,
-            None if past.is_empty() => {}
+            Some(slot) => {
+                slot::check(slot, &past, &identity, config)?;
+                snapshot::check_found(&past, config)?;
+            }
+            None if past.is_empty() || snapshot => {}
             None => return Err(slot::missing(&past, &identity, config)),
         }
         // The publication comes first: PostgreSQL decodes with the catalog of the slot's time.
         publication::ensure(&database, config, found.is_some(), past.is_empty()).await?;
-        if found.is_none() {
-            slot::create(&database, config).await?;
-        }
         let transactions = match self.assembler.wants_whole() {
             true => Transactions::Whole,
             false => Transactions::AsConfigured,
         };
+        if snapshot {
+            // Its transaction names the origin, and is read before the stream begins.
+            self.store.set_origin(&slot::origin_of(&identity, config))?;
+            while let Some(block) = self.assembler.take_block().map_err(misassembled)? {
+                let _ = appender.send(Append::Block(block)).await;
+            }
+            let snapshotter = Snapshotter {
+                config,
+                store: &self.store,
+                appender,
+                durable: self.durable.clone(),
+                publisher: &self.publisher,
+                identity: &identity,
+                definitions: self.assembler.definitions(),
+                attempt,
+            };
+            let point = snapshotter.take(&mut connection, &database).await?;
+            let halves = connection.stream(point, transactions).await?;
+            return Ok(Running { database: Arc::new(database), halves, wal_sender_timeout });
+        }
+        if found.is_none() {
+            slot::create(&database, config).await?;
+        }
         let halves = connection.stream(past.durable, transactions).await?;
         if past.is_empty() || moved {
             self.store.set_origin(&slot::origin_of(&identity, config))?;
@@ -235,6 +270,21 @@ impl Worker {
             let _ = appender.send(Append::Idle(confirmed)).await;
         }
         Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
+    }
+
+    /// A snapshot that a shutdown cuts off begins anew at the next start, and its slot would hold
+    /// the server's log meanwhile.
+    async fn leave_no_slot(&self, attempt: usize) {
+        let Ok(Some(begun)) = self.store.unfinished_snapshot() else { return };
+        let dropped = async {
+            let mut connection = Connection::open(&self.config, attempt).await?;
+            let identity = connection.identify().await?;
+            let database = Database::open(&self.config.url, attempt).await?;
+            snapshot::drop_slot(&database, &self.store, &begun, &identity).await
+        };
+        if !matches!(timeout(LAST_WORD, dropped).await, Ok(Ok(()))) {
+            tracing::warn!(slot = begun.slot, "stays until the next start, and holds the log");
+        }
     }
 
     async fn stream(

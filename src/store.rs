@@ -17,6 +17,7 @@ mod position;
 mod relation;
 pub mod retention;
 pub mod schema;
+mod snapshot;
 pub mod spill;
 mod state;
 pub mod stream;
@@ -56,6 +57,7 @@ use tables::Tables;
 
 pub use commit::{Outcome, StateWrite};
 pub use error::{OpenError, StoreError};
+pub use snapshot::BegunSnapshot;
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -25,6 +25,30 @@ pub struct Relation {
     pub columns: Vec<Column>,
 }
 
+impl Relation {
+    /// Whether the stream marks the columns that identify a row. FULL marks every column, and
+    /// NOTHING none; then it is the primary key.
+    #[must_use]
+    pub fn says_key(&self) -> bool {
+        matches!(self.identity, ReplicaIdentity::Default | ReplicaIdentity::Index)
+    }
+
+    /// Takes these columns for the key.
+    pub fn set_key(&mut self, primary_key: &[String]) {
+        for column in &mut self.columns {
+            column.key = primary_key.contains(&column.name);
+        }
+        self.identify();
+    }
+
+    /// A table without a key is identified by all its columns.
+    pub fn identify(&mut self) {
+        if !self.columns.iter().any(|column| column.key) {
+            self.columns.iter_mut().for_each(|column| column.key = true);
+        }
+    }
+}
+
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.table)

@@ -60,6 +60,8 @@ impl RetainedWal {
 pub enum SourceState {
     /// Making a connection.
     Connecting,
+    /// Reading the rows that are there, before it receives.
+    Snapshotting(SnapshotProgress),
     /// Receiving.
     Streaming,
     /// The last try failed; it goes on by itself.
@@ -87,6 +89,23 @@ pub enum SourceState {
     },
     /// Shut down.
     Stopped,
+}
+
+/// How far a snapshot is. Totals are what the server estimates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SnapshotProgress {
+    /// Tables that are read to their end.
+    pub tables_done: u64,
+    /// All of them.
+    pub tables_total: u64,
+    /// Rows read.
+    pub rows_done: u64,
+    /// Rows that the server believes there are.
+    pub rows_total: u64,
+    /// Bytes of the tables' files that are read.
+    pub bytes_done: u64,
+    /// Size of the tables' files.
+    pub bytes_total: u64,
 }
 
 /// One plugin.

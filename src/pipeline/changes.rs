@@ -13,7 +13,7 @@ use super::schema::{Gate, Halted, Redefined};
 use super::{Limits, tagged};
 use crate::model::pattern::{Glob, TablePattern};
 use crate::model::{Column, Kind, Lsn, Offset, Op, Relation, RelationId, ReplicaIdentity};
-use crate::pgoutput::{self, Message, OldKind, Tuple, Value, frame};
+use crate::pgoutput::{self, Message, OldKind, Tuple, Value, frame, row};
 use crate::store::journal::{Read, Reader};
 use crate::store::{Store, StoreError};
 use place::{FrameError, Place, malformed_or};
@@ -194,7 +194,7 @@ impl Changes {
         at: (u16, usize),
     ) -> Result<(), FrameError> {
         match frame.first() {
-            Some(b'I' | b'U' | b'D') => {
+            Some(&(b'I' | b'U' | b'D' | row::TAG)) => {
                 let offset = place.take_ordinal(1)?;
                 batch.changes += 1;
                 if offset > self.cursor
@@ -408,6 +408,9 @@ fn add_change(
     let row = match message {
         Message::Insert { new, .. } => {
             Row { op: Op::Insert, new: add_tuple(batch, new, frame, at), ..row }
+        }
+        Message::Row { new, .. } => {
+            Row { op: Op::Snapshot, new: add_tuple(batch, new, frame, at), ..row }
         }
         Message::Update { old, new, .. } => {
             let new = add_tuple(batch, new, frame, at);

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::Server;
 use super::problem::{Parameters, Problem, name_in_path};
 use crate::metrics::Name;
-use crate::model::status::{PluginStatus, SourceState, SourceStatus};
+use crate::model::status::{PluginStatus, SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{ByteSize, Finding};
 use crate::store::dead_letter::DeadLetter;
 
@@ -63,6 +63,7 @@ fn source_check(source: &SourceStatus) -> Check {
     let (ok, message) = match &source.state {
         SourceState::Streaming => (true, "streaming".to_owned()),
         SourceState::Connecting => (false, "connecting".to_owned()),
+        SourceState::Snapshotting(progress) => (false, snapshotting(progress)),
         SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
             (false, format!("{error}: {remedy}"))
         }
@@ -78,6 +79,14 @@ fn budget_check(source: &SourceStatus) -> Option<Check> {
     let (retained, budget) = (wal.retained_bytes >> 20, ByteSize::new(wal.budget_bytes?));
     let message = format!("the server keeps {retained} MiB for the slot, of {budget} at most");
     Some(Check { name: "wal budget".into(), ok: !wal.is_over_budget(), message })
+}
+
+fn snapshotting(progress: &SnapshotProgress) -> String {
+    let SnapshotProgress { tables_done, tables_total, rows_done, rows_total, .. } = progress;
+    format!(
+        "taking the first snapshot: {tables_done} of {tables_total} tables, {rows_done} of about \
+         {rows_total} rows"
+    )
 }
 
 /// `GET /metrics`

@@ -10,7 +10,7 @@ mod tables;
 
 use super::types::ArrayType;
 use crate::model::{Lsn, RelationId};
-use crate::pgoutput::{self, DecodeError, Message, frame};
+use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
 use crate::store::journal::Block;
 use crate::store::spill::{SpillError, Spills};
@@ -132,6 +132,8 @@ impl Assembler {
                 return Ok(self.tables.name_type(oid, schema, name));
             }
             Message::Origin { .. } => {}
+            // Ours: it has no place in the stream.
+            Message::Row { .. } => return Err(DecodeError::UnknownMessage(row::TAG).into()),
             Message::Insert { relation, .. }
             | Message::Update { relation, .. }
             | Message::Delete { relation, .. } => self.change(relation, bytes)?,
@@ -311,6 +313,11 @@ impl Assembler {
     /// The primary key that was asked for. A table without one is identified by all its columns.
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         self.tables.set_primary_key(names);
+    }
+
+    /// The definitions that changes have used so far, for rows that come another way.
+    pub(super) fn definitions(&mut self) -> &mut Definitions {
+        self.blocks.definitions()
     }
 
     /// What a type is that was asked about.

@@ -1,6 +1,7 @@
 //! `[source]`: which database, slot and tables.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
@@ -29,6 +30,9 @@ pub struct Config {
     /// What becomes of the rows that were there before.
     #[serde(default)]
     pub snapshot: Snapshot,
+    /// How many connections read tables at the same time while a snapshot is taken.
+    #[serde(default = "snapshot_workers")]
+    pub snapshot_workers: NonZeroUsize,
     /// Whether a missing slot is created.
     #[serde(default = "yes")]
     pub create_slot: bool,
@@ -77,6 +81,7 @@ impl Config {
             publication: PublicationName::default(),
             tables: every_public_table(),
             snapshot: Snapshot::default(),
+            snapshot_workers: snapshot_workers(),
             create_slot: true,
             create_publication: true,
             streaming: true,
@@ -93,6 +98,10 @@ impl Config {
 
 fn yes() -> bool {
     true
+}
+
+fn snapshot_workers() -> NonZeroUsize {
+    const { NonZeroUsize::new(4).unwrap() }
 }
 
 fn start_timeout() -> Period {
@@ -120,6 +129,8 @@ pub enum Snapshot {
     /// They are left alone: the stream begins with the slot.
     #[default]
     Never,
+    /// They come first, each once, and then the stream, with no gap between the two.
+    Initial,
 }
 
 /// Whose changes come.
@@ -143,11 +154,8 @@ pub enum NameError {
     /// No publication can have this name.
     #[error("`{0}` is no publication name: use 1 to 63 bytes, without a zero byte")]
     Publication(String),
-    /// It will come.
-    #[error("`snapshot = \"initial\"` is not there yet: use \"never\", and load old rows yourself")]
-    SnapshotInitial,
     /// No such word.
-    #[error("`{0}` is no kind of snapshot: use \"never\"")]
+    #[error("`{0}` is no kind of snapshot: use \"never\" or \"initial\"")]
     Snapshot(String),
 }
 
@@ -220,7 +228,7 @@ impl TryFrom<String> for Snapshot {
     fn try_from(word: String) -> Result<Self, NameError> {
         match word.as_str() {
             "never" => Ok(Self::Never),
-            "initial" => Err(NameError::SnapshotInitial),
+            "initial" => Ok(Self::Initial),
             _ => Err(NameError::Snapshot(word)),
         }
     }
@@ -255,8 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn the_initial_snapshot_says_that_it_is_not_there_yet() {
-        let error = read("url = 'postgres://u@h/d'\nsnapshot = 'initial'").unwrap_err();
-        assert!(error.contains("not there yet"), "{error}");
+    fn the_kinds_of_snapshot_are_named_where_another_is_written() {
+        let config = read("url = 'postgres://u@h/d'\nsnapshot = 'initial'").unwrap();
+        assert_eq!(config.snapshot, Snapshot::Initial);
+        let error = read("url = 'postgres://u@h/d'\nsnapshot = 'always'").unwrap_err();
+        assert!(error.contains("use \"never\" or \"initial\""), "{error}");
+        assert!(read("url = 'postgres://u@h/d'\nsnapshot_workers = 0").is_err());
     }
 }

@@ -1,11 +1,14 @@
 //! The SQL side: what the catalog says, and what a stream needs there.
 
+use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, CopyOutStream, Row};
 
 use super::fault::Fault;
 use super::login::PINNED;
@@ -36,6 +39,8 @@ pub(super) struct Look {
 pub(super) struct Database {
     client: Client,
     url: Url,
+    /// The server's major version.
+    version: i32,
 }
 
 impl Database {
@@ -59,17 +64,18 @@ impl Database {
                 tracing::debug!("SQL connection: {error}");
             }
         });
-        let database = Self { client, url: url.clone() };
+        let mut database = Self { client, url: url.clone(), version: 0 };
         database.check_server().await?;
         Ok(database)
     }
 
-    async fn check_server(&self) -> Result<(), Fault> {
+    async fn check_server(&mut self) -> Result<(), Fault> {
         let query = "SELECT current_setting('server_version_num')::int / 10000, \
                      current_setting('wal_level'), pg_is_in_recovery()";
         let row = self.row("look at the server's settings", query, &[]).await?;
         let (version, wal_level, standby): (i32, String, bool) =
             (row.get(0), row.get(1), row.get(2));
+        self.version = version;
         if version < OLDEST {
             return Err(Fault::person(
                 format!("the server is PostgreSQL {version}"),
@@ -90,6 +96,16 @@ impl Database {
             self.run("pin the session's settings", "SET idle_session_timeout TO 0").await?;
         }
         Ok(())
+    }
+
+    /// The server's major version.
+    pub(super) fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// Who we are there.
+    pub(super) fn user(&self) -> &str {
+        self.url.user()
     }
 
     /// The columns of a table's primary key, as they are called now.
@@ -173,12 +189,34 @@ impl Database {
             .map_err(|error| Fault::query(doing, &error, &self.url))
     }
 
+    /// Rows as lines of COPY's text format, as they come.
+    pub(super) async fn copy(&self, doing: &str, query: &str) -> Result<Lines, Fault> {
+        let lines = self.client.copy_out(query).await;
+        let lines = lines.map_err(|error| Fault::query(doing, &error, &self.url))?;
+        Ok(Lines { lines: Box::pin(lines), doing: doing.into(), url: self.url.clone() })
+    }
+
     /// Runs statements that answer nothing.
     pub(super) async fn run(&self, doing: &str, statements: &str) -> Result<(), Fault> {
         self.client
             .batch_execute(statements)
             .await
             .map_err(|error| Fault::query(doing, &error, &self.url))
+    }
+}
+
+/// What COPY answers.
+pub(super) struct Lines {
+    lines: Pin<Box<CopyOutStream>>,
+    doing: String,
+    url: Url,
+}
+
+impl Lines {
+    /// The next line.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        let line = self.lines.next().await.transpose();
+        line.map_err(|error| Fault::query(&self.doing, &error, &self.url))
     }
 }
 

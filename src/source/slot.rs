@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::config::Config;
+use super::config::{Config, Snapshot};
 use super::connection::Identity;
 use super::database::Database;
 use super::fault::{Fault, start_anew};
@@ -68,27 +68,40 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<(), F
     // A slot's name needs no quotes: it has none in it.
     let create = format!("SELECT {}", options::create_slot(config));
     if !config.create_slot {
-        return Err(Fault::person(format!("slot `{slot}` is missing"), format!("run `{create}`")));
+        return Err(not_ours_to_make(config));
     }
-    let created = async { database.rows("create the slot", &create, &[]).await };
+    waiting(database.rows("create the slot", &create, &[])).await?;
+    tracing::info!(slot, "created");
+    Ok(())
+}
+
+/// The slot is missing, and the config says that somebody else makes it.
+pub(super) fn not_ours_to_make(config: &Config) -> Fault {
+    let slot = config.slot.as_str();
+    let remedy = match config.snapshot {
+        Snapshot::Never => format!("run `SELECT {}`", options::create_slot(config)),
+        Snapshot::Initial => {
+            "set `create_slot = true`: a slot's snapshot is for the one who makes the slot".into()
+        }
+    };
+    Fault::person(format!("slot `{slot}` is missing"), remedy)
+}
+
+/// Waits for a slot to be created, and says what that may wait for.
+pub(super) async fn waiting<T>(created: impl Future<Output = T>) -> T {
     let mut waiting = interval(WAITING);
     waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     waiting.reset();
     tokio::pin!(created);
     loop {
         tokio::select! {
-            rows = &mut created => {
-                rows?;
-                break;
-            }
+            made = &mut created => return made,
             _ = waiting.tick() => tracing::warn!(
                 "the slot's creation waits for open transactions to end: `SELECT pid, query FROM \
                  pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start`"
             ),
         }
     }
-    tracing::info!(slot, "created");
-    Ok(())
 }
 
 /// Whether the server is the one that our journal came from. `history` is that of its timeline,

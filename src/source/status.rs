@@ -10,7 +10,7 @@ use super::connection::Identity;
 use super::fault::Report;
 use super::feedback::Progress;
 use crate::metrics::Metrics;
-use crate::model::status::{RetainedWal, SourceState, SourceStatus};
+use crate::model::status::{RetainedWal, SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{Lsn, clock};
 
 /// Keeps the status and the gauges. Cloning shares it.
@@ -50,6 +50,15 @@ impl Publisher {
             status.timeline = Some(identity.timeline);
             status.server_lsn = status.server_lsn.max(identity.flushed);
         });
+    }
+
+    /// Shows how far a snapshot is.
+    pub(super) fn snapshotting(&self, progress: SnapshotProgress) {
+        let shown = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.snapshot_rows.set(shown(progress.rows_done));
+        self.metrics.snapshot_read.set(shown(progress.bytes_done));
+        self.metrics.snapshot_size.set(shown(progress.bytes_total));
+        self.set(SourceState::Snapshotting(progress));
     }
 
     pub(super) fn streaming(&self) {

@@ -10,6 +10,7 @@ mod plugins;
 mod protocol;
 mod pull;
 mod schema;
+mod snapshot;
 mod source;
 mod sse;
 mod support;

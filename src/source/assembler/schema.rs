@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{Relation, RelationId, ReplicaIdentity};
+use crate::model::{Relation, RelationId};
 use crate::store::StoreError;
 use crate::store::journal::TableUse;
 
@@ -52,7 +52,10 @@ impl Definitions {
 
     /// The next change uses this definition: the one before it, where a reader must hear that the
     /// table is another now.
-    pub(super) fn uses(&mut self, id: RelationId) -> Result<Option<RelationId>, StoreError> {
+    pub(in crate::source) fn uses(
+        &mut self,
+        id: RelationId,
+    ) -> Result<Option<RelationId>, StoreError> {
         if self.recent == Some(id) {
             return Ok(None);
         }
@@ -93,7 +96,7 @@ impl Definitions {
     }
 
     /// The open transaction is whole: what it changed.
-    pub(super) fn commit(&mut self) -> Vec<TableUse> {
+    pub(in crate::source) fn commit(&mut self) -> Vec<TableUse> {
         let mut oids: Vec<u32> = Vec::new();
         for undo in self.undo.drain(..) {
             match undo {
@@ -146,7 +149,7 @@ fn name_of(relation: &Relation) -> (String, String) {
 /// that of today and not of the change's time; an ordinal must not depend on it, or ids would not
 /// be the same when the stream comes again.
 fn says_the_same(before: &Relation, after: &Relation) -> bool {
-    let says_key = matches!(after.identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
+    let says_key = after.says_key();
     let same_column = |(before, after): (&crate::model::Column, &crate::model::Column)| {
         before.name == after.name
             && (before.type_oid, before.type_mod) == (after.type_oid, after.type_mod)
@@ -161,7 +164,7 @@ fn says_the_same(before: &Relation, after: &Relation) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Column, Kind};
+    use crate::model::{Column, Kind, ReplicaIdentity};
 
     fn table(oid: u32, name: &str, columns: &[&str]) -> Relation {
         let column = |name: &&str| Column {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{AssembleError, Step};
-use crate::model::{Column, Relation, RelationId, ReplicaIdentity};
+use crate::model::{Column, Relation, RelationId};
 use crate::pgoutput;
 use crate::source::types::{ArrayType, Types};
 use crate::store::StoreError;
@@ -123,29 +123,20 @@ impl Tables {
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
         let mut relation = self.relation(described);
-        match relation.identity {
-            // No key is marked where there is none.
-            ReplicaIdentity::Default | ReplicaIdentity::Index => {
-                identify_by_all(&mut relation);
-                self.learn(relation);
-                Step::Done
-            }
-            // FULL marks every column, and NOTHING none.
-            ReplicaIdentity::Full | ReplicaIdentity::Nothing => {
-                let oid = relation.oid;
-                self.keyless = Some(relation);
-                Step::PrimaryKey(oid)
-            }
+        if relation.says_key() {
+            relation.identify();
+            self.learn(relation);
+            return Step::Done;
         }
+        let oid = relation.oid;
+        self.keyless = Some(relation);
+        Step::PrimaryKey(oid)
     }
 
     /// The primary key that was asked for. A table without one is identified by all its columns.
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         let Some(mut relation) = self.keyless.take() else { return };
-        for column in &mut relation.columns {
-            column.key = names.contains(&column.name);
-        }
-        identify_by_all(&mut relation);
+        relation.set_key(names);
         self.learn(relation);
     }
 
@@ -179,12 +170,5 @@ impl Tables {
             identity: described.identity,
             columns: described.columns.iter().map(column).collect(),
         }
-    }
-}
-
-/// A table without a key is identified by all its columns.
-fn identify_by_all(relation: &mut Relation) {
-    if !relation.columns.iter().any(|column| column.key) {
-        relation.columns.iter_mut().for_each(|column| column.key = true);
     }
 }
