@@ -26,8 +26,8 @@ pub struct Relation {
 }
 
 impl Relation {
-    /// Whether its marked columns are what identifies a row. FULL marks every column and NOTHING
-    /// none; then it is the primary key, which only the catalog knows.
+    /// Whether the stream marks the columns that identify a row. FULL marks every column, and
+    /// NOTHING none; then it is the primary key.
     #[must_use]
     pub fn says_key(&self) -> bool {
         matches!(self.identity, ReplicaIdentity::Default | ReplicaIdentity::Index)
@@ -38,11 +38,11 @@ impl Relation {
         for column in &mut self.columns {
             column.key = primary_key.contains(&column.name);
         }
-        self.complete_key();
+        self.identify();
     }
 
-    /// A table that has no key is identified by all its columns.
-    pub fn complete_key(&mut self) {
+    /// A table without a key is identified by all its columns.
+    pub fn identify(&mut self) {
         if !self.columns.iter().any(|column| column.key) {
             self.columns.iter_mut().for_each(|column| column.key = true);
         }

@@ -3,6 +3,7 @@
 //! changes are lost.
 
 use super::cursor::postgres_time;
+use super::row;
 use crate::model::Lsn;
 
 /// Where Insert, Update and Delete name their relation.
@@ -23,7 +24,7 @@ pub fn set_truncate_relation(message: &mut [u8], index: usize, relation: u32) {
 /// The relations that a change names: none, where the message is something else.
 pub fn relations(message: &[u8]) -> impl Iterator<Item = u32> + '_ {
     let places = match message.first() {
-        Some(b'I' | b'U' | b'D') => ROW_RELATION..ROW_RELATION + 4,
+        Some(b'I' | b'U' | b'D' | &row::TAG) => ROW_RELATION..ROW_RELATION + 4,
         Some(b'T') => TRUNCATE_RELATIONS..message.len(),
         _ => 0..0,
     };

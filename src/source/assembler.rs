@@ -315,6 +315,11 @@ impl Assembler {
         self.tables.set_primary_key(names);
     }
 
+    /// The definitions that changes have used so far, for rows that come another way.
+    pub(super) fn definitions(&mut self) -> &mut Definitions {
+        self.blocks.definitions()
+    }
+
     /// What a type is that was asked about.
     pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
         self.tables.set_array(of, array);

@@ -145,7 +145,7 @@ impl Worker {
     }
 
     async fn snapshot(
-        &self,
+        &mut self,
         server: &mut Server<'_>,
         gap: Option<Gap>,
         attempt: usize,
@@ -158,6 +158,7 @@ impl Worker {
             durable: self.durable.clone(),
             publisher: &self.publisher,
             identity: &server.identity,
+            definitions: self.assembler.definitions(),
             gap,
             attempt,
         };
@@ -166,7 +167,7 @@ impl Worker {
 
     /// Makes the slot again, and tells every reader what is lost between its two lives.
     async fn renew(
-        &self,
+        &mut self,
         server: &mut Server<'_>,
         renewal: Renewal,
         gap: Option<Gap>,

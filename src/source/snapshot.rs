@@ -12,10 +12,11 @@ pub(super) mod catalog;
 pub(super) mod copy;
 pub(super) mod worker;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, watch};
 
+use super::assembler::Definitions;
 use super::config::{Config, Snapshot};
 use super::connection::{Connection, Identity, Made};
 use super::database::Database;
@@ -26,7 +27,7 @@ use super::status::Publisher;
 use crate::model::status::SnapshotProgress;
 use crate::model::{Lsn, RelationId, clock};
 use crate::pgoutput::frame;
-use crate::store::journal::{Append, Block, Durable};
+use crate::store::journal::{Append, Block, Durable, TableUse};
 use crate::store::{BegunSnapshot, Store};
 use catalog::{Part, Published};
 use worker::{Rows, Session, Work};
@@ -42,6 +43,8 @@ pub(super) struct Snapshotter<'a> {
     pub(super) identity: &'a Identity,
     /// What is lost before it.
     pub(super) gap: Option<Gap>,
+    /// The definitions that changes so far have used: those of an older stream, where there is one.
+    pub(super) definitions: &'a mut Definitions,
     /// Which of the address's hosts is the server.
     pub(super) attempt: usize,
 }
@@ -122,7 +125,7 @@ impl Snapshotter<'_> {
     }
 
     /// Reads every table; how many rows there were.
-    async fn read(&self, made: &Made, database: &Database) -> Result<u64, Fault> {
+    async fn read(&mut self, made: &Made, database: &Database) -> Result<u64, Fault> {
         let (url, attempt) = (&self.config.url, self.attempt);
         let first = Session::open(url, attempt, &made.snapshot).await?;
         let tables = self.tables(&first, database).await?;
@@ -146,11 +149,32 @@ impl Snapshotter<'_> {
         let read = sessions.into_iter().map(|session| work.read(session, sender.clone()));
         let read = try_join_all(read.collect::<Vec<_>>());
         drop(sender);
-        let writer = Writer { commit, time, part: 0, ordinal: 0, appender: self.appender };
+        let mut writer = Writer {
+            commit,
+            time,
+            part: 0,
+            ordinal: 0,
+            tables: Vec::new(),
+            appender: self.appender,
+        };
+        writer.redefine(&begin, self.redefined(&ids)?).await?;
         let write = writer.run(receiver, total(&tables), self.publisher);
         let (_, mut writer) = tokio::try_join!(read, write)?;
+        writer.tables = self.definitions.commit();
         writer.append(worker::ending(&begin, commit, made.point, time), Some(made.point)).await?;
         Ok(u64::from(writer.ordinal))
+    }
+
+    /// The tables that were defined otherwise when their last change came: which definition that
+    /// used, and the one that their rows use now.
+    fn redefined(&mut self, ids: &[RelationId]) -> Result<Vec<(RelationId, RelationId)>, Fault> {
+        let mut redefined = Vec::new();
+        for id in ids {
+            if let Some(before) = self.definitions.uses(*id)? {
+                redefined.push((before, *id));
+            }
+        }
+        Ok(redefined)
     }
 
     /// The tables as they were at the slot's beginning, which they still are, and will be as long
@@ -202,10 +226,31 @@ struct Writer<'a> {
     time: i64,
     part: u32,
     ordinal: u32,
+    /// What is stored with the next part.
+    tables: Vec<TableUse>,
     appender: &'a mpsc::Sender<Append>,
 }
 
 impl Writer<'_> {
+    /// Says before the first row which tables are defined otherwise now.
+    async fn redefine(
+        &mut self,
+        begin: &[u8; 21],
+        redefined: Vec<(RelationId, RelationId)>,
+    ) -> Result<(), Fault> {
+        if redefined.is_empty() {
+            return Ok(());
+        }
+        let mut frames = BytesMut::new();
+        worker::put_frame(&mut frames, begin);
+        for (before, after) in &redefined {
+            worker::put_frame(&mut frames, &frame::redefined(before.0, after.0));
+        }
+        self.append(frames.freeze(), None).await?;
+        self.ordinal = u32::try_from(redefined.len()).map_err(|_| too_many())?;
+        Ok(())
+    }
+
     async fn run(
         mut self,
         mut rows: mpsc::Receiver<Rows>,
@@ -230,6 +275,7 @@ impl Writer<'_> {
 
     /// Hands one part on; `end` with the last.
     async fn append(&mut self, frames: Bytes, end: Option<Lsn>) -> Result<(), Fault> {
+        let tables = std::mem::take(&mut self.tables);
         let block = Block {
             first: self.commit,
             part: self.part,
@@ -238,8 +284,8 @@ impl Writer<'_> {
             complete: end.is_some(),
             end: end.unwrap_or(self.commit),
             time: self.time,
-            tables: Vec::new(),
             frames,
+            tables,
         };
         self.part = self.part.saturating_add(1);
         self.appender.send(Append::Block(block)).await.map_err(|_| journal_ended())

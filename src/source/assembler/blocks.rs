@@ -96,6 +96,11 @@ impl Blocks {
         }
     }
 
+    /// The definitions that changes have used so far.
+    pub(super) fn definitions(&mut self) -> &mut Definitions {
+        &mut self.definitions
+    }
+
     /// The next change of the open transaction uses this definition. Where the table's last change
     /// used another, a frame says so first; it takes an ordinal.
     pub(super) fn uses(&mut self, id: RelationId) -> Result<(), StoreError> {

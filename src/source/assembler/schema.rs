@@ -52,7 +52,10 @@ impl Definitions {
 
     /// The next change uses this definition: the one before it, where a reader must hear that the
     /// table is another now.
-    pub(super) fn uses(&mut self, id: RelationId) -> Result<Option<RelationId>, StoreError> {
+    pub(in crate::source) fn uses(
+        &mut self,
+        id: RelationId,
+    ) -> Result<Option<RelationId>, StoreError> {
         if self.recent == Some(id) {
             return Ok(None);
         }
@@ -93,7 +96,7 @@ impl Definitions {
     }
 
     /// The open transaction is whole: what it changed.
-    pub(super) fn commit(&mut self) -> Vec<TableUse> {
+    pub(in crate::source) fn commit(&mut self) -> Vec<TableUse> {
         let mut oids: Vec<u32> = Vec::new();
         for undo in self.undo.drain(..) {
             match undo {

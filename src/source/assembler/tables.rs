@@ -124,7 +124,7 @@ impl Tables {
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
         let mut relation = self.relation(described);
         if relation.says_key() {
-            relation.complete_key();
+            relation.identify();
             self.learn(relation);
             return Step::Done;
         }

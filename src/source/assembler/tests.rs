@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::blocks::PART;
 use super::*;
 use crate::model::{ByteSize, Relation};
+use crate::store::journal::TableUse;
 
 const TABLE: u32 = 0x4001;
 const TIME: i64 = 1_700_000_000_000_000;
@@ -100,6 +101,11 @@ fn shown(block: &Block) -> String {
     let mut rest = &frames[..];
     while let Some((len, behind)) = rest.split_first_chunk() {
         let (message, behind) = behind.split_at(u32::from_be_bytes(*len) as usize);
+        rest = behind;
+        if let Some((before, after)) = frame::read_redefined(message) {
+            messages.push(format!("redefined {before} {after}"));
+            continue;
+        }
         messages.push(match pgoutput::decode(message).unwrap() {
             Message::Begin { final_lsn, .. } => format!("begin {}", final_lsn.0),
             Message::Commit { commit_lsn, .. } => format!("commit {}", commit_lsn.0),
@@ -107,7 +113,6 @@ fn shown(block: &Block) -> String {
             Message::Truncate { relations, .. } => format!("truncate {relations:?}"),
             other => format!("{other:?}"),
         });
-        rest = behind;
     }
     let place = format!("{}..{} end {}", first.0, last.0, end.0);
     format!("{place} part {part} from {ordinal} complete {complete}: {}", messages.join(", "))
@@ -252,6 +257,33 @@ fn a_definition_gets_a_number_when_it_is_used_and_a_new_one_when_it_changed() {
     let interned = interned.lock().unwrap();
     assert_eq!(interned.iter().map(|r| r.columns.len()).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(interned[0].to_string(), "public.posts");
+}
+
+#[test]
+fn a_changed_definition_takes_an_ordinal_and_is_stored_with_the_end_of_its_transaction() {
+    let mut assembler = assembler(0).0.described();
+    assembler.transaction(100, &["1"]);
+    let first = assembler.drain();
+    assert_eq!(first[0].tables, [TableUse { oid: TABLE, relation: Some(RelationId(1)) }]);
+    for round in 0..2 {
+        assembler.feed(&relation(b'd', &[("id", true), ("note", false)]));
+        assembler.feed(&frame::begin(Lsn(200), TIME, 7));
+        (0..3).for_each(|_| assembler.feed(&insert(&"x".repeat(PART / 2 + 1))));
+        if round == 0 {
+            // What came of it comes again, here under another number.
+            assert_eq!(assembler.drain()[0].tables, []);
+            assembler.disconnect();
+        }
+    }
+    assembler.feed(&frame::commit(Lsn(200), Lsn(205), TIME));
+    let blocks = assembler.drain();
+    assert!(shown(&blocks[0]).contains(": begin 200, redefined 1 3, insert 3 "));
+    assert_eq!((blocks.len(), blocks[1].ordinal), (2, 3));
+    assert_eq!(blocks[1].tables, [TableUse { oid: TABLE, relation: Some(RelationId(3)) }]);
+    assembler.transaction(300, &["3"]);
+    let last = assembler.drain().remove(0);
+    assert!(shown(&last).contains(": begin 300, insert 3 "), "{}", shown(&last));
+    assert_eq!(last.tables, []);
 }
 
 #[test]

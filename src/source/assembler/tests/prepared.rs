@@ -80,7 +80,9 @@ fn it_is_kept_until_it_commits_and_is_then_what_it_would_have_been_as_a_whole() 
     assembler.transaction(150, &["beside"]);
     assert_eq!(assembler.drain().len(), 1);
     assembler.feed(&commits());
-    assert_eq!(assembler.drain(), whole());
+    // The table is known by the transaction beside.
+    let known = whole().into_iter().map(|block| Block { tables: Vec::new(), ..block });
+    assert_eq!(assembler.drain(), known.collect::<Vec<_>>());
     assembler.settle(Lsn(204)).unwrap();
     assert_eq!(files(folder.path()), 3, "the journal may not have it on disk yet");
     assembler.settle(Lsn(205)).unwrap();
