@@ -264,6 +264,7 @@ impl Assembler {
         let (owner, message) = pgoutput::decode_streamed(bytes)?;
         let mut plain = std::mem::take(&mut self.streamed.plain);
         plain.clear();
+        plain.shrink_to(PIECE);
         if let (Some(owner), Some(block)) = (owner, &mut self.streamed.block) {
             block.owner = owner;
             if let (Message::Message { .. }, Some(transaction)) =
