@@ -297,6 +297,9 @@ impl Assembler {
     }
 
     pub(super) fn stream_abort(&mut self, xid: u32, level: u32) -> Result<(), AssembleError> {
+        if self.streamed.is_in_block() {
+            return Err(AssembleError::Nested);
+        }
         if xid != level {
             return self.streamed.roll_back_level(xid, level);
         }
