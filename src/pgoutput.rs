@@ -10,6 +10,7 @@ mod change;
 mod cursor;
 pub mod frame;
 mod relation;
+pub mod row;
 mod transaction;
 mod tuple;
 
@@ -62,6 +63,13 @@ pub enum Message<'a> {
     /// A new row.
     Insert {
         /// OID of its table.
+        relation: u32,
+        /// The row.
+        new: Tuple<'a>,
+    },
+    /// A row that was there: walmill's own message, see [`row`]. The server never sends it.
+    Row {
+        /// Number of its table's definition.
         relation: u32,
         /// The row.
         new: Tuple<'a>,
@@ -251,6 +259,7 @@ fn body(tag: u8, mut cursor: Cursor<'_>) -> Result<Message<'_>, DecodeError> {
         b'K' => transaction::commit_prepared(&mut cursor),
         b'r' => transaction::rollback_prepared(&mut cursor),
         b'p' => transaction::prepare(&mut cursor).map(Message::StreamPrepare),
+        row::TAG => row::take(&mut cursor),
         tag => return Err(DecodeError::UnknownMessage(tag)),
     }?;
     match cursor.0.len() {

@@ -16,6 +16,7 @@ mod log;
 mod position;
 mod relation;
 pub mod retention;
+mod snapshot;
 pub mod spill;
 mod state;
 pub mod stream;
@@ -51,6 +52,7 @@ use sync::Syncer;
 
 pub use commit::{Outcome, StateWrite};
 pub use error::{OpenError, StoreError};
+pub use snapshot::BegunSnapshot;
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

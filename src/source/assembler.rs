@@ -8,7 +8,7 @@ mod streamed;
 mod tables;
 
 use crate::model::{Lsn, RelationId};
-use crate::pgoutput::{self, DecodeError, Message, frame};
+use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
 use crate::store::journal::Block;
 use crate::store::spill::{SpillError, Spills};
@@ -123,6 +123,8 @@ impl Assembler {
             Message::Relation(relation) => return Ok(self.tables.describe(relation)),
             Message::Type { oid, schema, name } => self.tables.name_type(oid, schema, name),
             Message::Origin { .. } => {}
+            // Ours: it has no place in the stream.
+            Message::Row { .. } => return Err(DecodeError::UnknownMessage(row::TAG).into()),
             Message::Insert { relation, .. }
             | Message::Update { relation, .. }
             | Message::Delete { relation, .. } => self.change(relation, bytes)?,

@@ -21,6 +21,8 @@ use crate::model::Lsn;
 const ANSWER: Duration = Duration::from_secs(30);
 /// The first server version that ends sessions for being idle.
 const WITH_IDLE_TIMEOUT: u32 = 14;
+/// The first server version that ends transactions for being long.
+const WITH_TRANSACTION_TIMEOUT: u32 = 17;
 
 /// A connection that can stream, and does not yet.
 pub(super) struct Connection<'a> {
@@ -35,6 +37,15 @@ pub(super) struct Identity {
     pub(super) timeline: u32,
     /// End of the log that is on the server's disk.
     pub(super) flushed: Lsn,
+}
+
+/// A new slot, and what was committed before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Made {
+    /// Where the slot begins.
+    pub(super) point: Lsn,
+    /// Name of the snapshot, which lasts until the next word on this connection.
+    pub(super) snapshot: String,
 }
 
 /// The two halves of a running stream.
@@ -123,6 +134,22 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Creates the slot and exports its snapshot. PostgreSQL waits here for every transaction that
+    /// is open now.
+    pub(super) async fn create_slot(&mut self) -> Result<Made, Fault> {
+        if self.major_version() >= WITH_TRANSACTION_TIMEOUT {
+            self.ask("SET transaction_timeout TO 0").await?;
+        }
+        let export = options::exporting_slot(self.config, self.major_version());
+        let slot = quote(self.config.slot.as_str());
+        let query = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {export}");
+        let row = self.answer("create the slot", &query, None).await?;
+        match (row.get(1).map(|point| point.parse()), row.get(2)) {
+            (Some(Ok(point)), Some(snapshot)) => Ok(Made { point, snapshot: snapshot.clone() }),
+            _ => Err(Fault::broken("create the slot", &broken("CREATE_REPLICATION_SLOT"))),
+        }
+    }
+
     async fn query(&mut self, query: &str) -> io::Result<()> {
         let mut message = BytesMut::new();
         frontend::query(query, &mut message)?;
@@ -132,23 +159,33 @@ impl<'a> Connection<'a> {
 
     /// The first row of the answer.
     async fn ask(&mut self, query: &str) -> Result<Vec<String>, Fault> {
-        let doing = query.to_lowercase();
-        self.query(query).await.map_err(|error| Fault::broken(&doing, &error))?;
+        self.answer(&query.to_lowercase(), query, Some(ANSWER)).await
+    }
+
+    /// The same, within a time of its own or none.
+    async fn answer(
+        &mut self,
+        doing: &str,
+        query: &str,
+        limit: Option<Duration>,
+    ) -> Result<Vec<String>, Fault> {
+        self.query(query).await.map_err(|error| Fault::broken(doing, &error))?;
         let (mut answer, mut refusal) = (Vec::new(), None);
+        let limit = limit.unwrap_or(Duration::MAX);
         loop {
-            let next = timeout(ANSWER, self.session.wire.next()).await;
+            let next = timeout(limit, self.session.wire.next()).await;
             let (tag, body) = next
-                .map_err(|_| Fault::silent(&doing, ANSWER))?
-                .map_err(|error| Fault::broken(&doing, &error))?;
+                .map_err(|_| Fault::silent(doing, limit))?
+                .map_err(|error| Fault::broken(doing, &error))?;
             match tag {
-                b'D' => answer = row(&body).map_err(|error| Fault::broken(&doing, &error))?,
+                b'D' => answer = row(&body).map_err(|error| Fault::broken(doing, &error))?,
                 b'E' => refusal = Some(server_error(&body)),
                 b'Z' => break,
                 _ => {}
             }
         }
         match refusal {
-            Some(refusal) => Err(Fault::refused(&doing, &refusal, &self.config.url)),
+            Some(refusal) => Err(Fault::refused(doing, &refusal, &self.config.url)),
             None => Ok(answer),
         }
     }

@@ -69,6 +69,18 @@ pub(super) fn create_slot(config: &Config) -> String {
     format!("pg_create_logical_replication_slot('{slot}', 'pgoutput'{named})")
 }
 
+/// What stands behind CREATE_REPLICATION_SLOT … LOGICAL pgoutput, for a slot that exports its
+/// snapshot.
+pub(super) fn exporting_slot(config: &Config, version: u32) -> String {
+    // Before there were parentheses, there was nothing else to ask for.
+    if version < TWO_PHASE {
+        return "EXPORT_SNAPSHOT".into();
+    }
+    let asked = [(config.two_phase, ", TWO_PHASE"), (config.failover, ", FAILOVER")];
+    let asked: String = asked.iter().filter(|(asked, _)| *asked).map(|(_, name)| *name).collect();
+    format!("(SNAPSHOT 'export'{asked})")
+}
+
 /// What stands in parentheses behind CREATE PUBLICATION.
 pub(super) fn publication(config: &Config) -> String {
     // The root's name is what people know; a partition is a detail of storage.
@@ -150,6 +162,9 @@ mod tests {
         let all =
             Config { two_phase: true, failover: true, publish_generated_columns: true, ..config() };
         expect!["pg_create_logical_replication_slot('walmill', 'pgoutput', twophase => true, failover => true)"].assert_eq(&create_slot(&all));
+        expect!["EXPORT_SNAPSHOT"].assert_eq(&exporting_slot(&config(), 14));
+        expect!["(SNAPSHOT 'export')"].assert_eq(&exporting_slot(&config(), 15));
+        expect!["(SNAPSHOT 'export', TWO_PHASE, FAILOVER)"].assert_eq(&exporting_slot(&all, 17));
         expect!["publish_via_partition_root = true"].assert_eq(&publication(&config()));
         let leaves = Config { publish_via_partition_root: false, ..all };
         expect!["publish_via_partition_root = false, publish_generated_columns = stored"]

@@ -194,7 +194,8 @@ fn lsn<const N: usize>(head: &[u8; N]) -> Lsn {
     Lsn(u64::from_be_bytes(first))
 }
 
-fn misassembled(error: AssembleError) -> Fault {
+/// What the assembler could not do, as the source says it.
+pub(super) fn misassembled(error: AssembleError) -> Fault {
     match error {
         AssembleError::Store(error) | AssembleError::Spill(SpillError::Store(error)) => {
             Fault::Store(error)

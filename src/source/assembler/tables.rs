@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{AssembleError, Step};
-use crate::model::{Column, Relation, RelationId, ReplicaIdentity};
+use crate::model::{Column, Relation, RelationId};
 use crate::pgoutput;
 use crate::source::types::Types;
 use crate::store::StoreError;
@@ -115,10 +115,7 @@ impl Tables {
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
         let relation = self.relation(described);
-        // FULL marks every column, and a table without identity none.
-        let says_key = relation.identity != ReplicaIdentity::Full
-            && relation.columns.iter().any(|column| column.key);
-        if says_key {
+        if relation.says_key() {
             self.learn(relation);
             return Step::Done;
         }
@@ -130,12 +127,7 @@ impl Tables {
     /// The primary key that was asked for. A table without one is identified by all its columns.
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         let Some(mut relation) = self.keyless.take() else { return };
-        for column in &mut relation.columns {
-            column.key = names.contains(&column.name);
-        }
-        if !relation.columns.iter().any(|column| column.key) {
-            relation.columns.iter_mut().for_each(|column| column.key = true);
-        }
+        relation.set_key(names);
         self.learn(relation);
     }
 

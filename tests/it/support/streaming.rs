@@ -161,6 +161,9 @@ impl Streaming {
             Message::Insert { relation: id, new } => {
                 format!("+{} {}", relation(id).table, row(new))
             }
+            Message::Row { relation: id, new } => {
+                format!("={} {}", relation(id).table, row(new))
+            }
             Message::Update { relation: id, new, .. } => {
                 format!("~{} {}", relation(id).table, row(new))
             }
