@@ -29,6 +29,8 @@ pub(super) struct Streamed {
     pub(super) block: Option<InBlock>,
     /// What of the block is not written yet.
     piece: Vec<u8>,
+    /// Bytes that were written since this was last asked.
+    spilled: u64,
     /// The message in hand, as it is outside a block.
     plain: Vec<u8>,
     pub(super) replay: Option<Replay>,
@@ -92,6 +94,7 @@ impl Streamed {
             open: HashMap::new(),
             block: None,
             piece: Vec::new(),
+            spilled: 0,
             plain: Vec::new(),
             replay: None,
             unclear: false,
@@ -179,6 +182,7 @@ impl Streamed {
             }
             None => {}
         }
+        self.spilled += self.piece.len() as u64;
         self.piece.clear();
         // What one large message needed is not kept for the small ones behind it.
         self.piece.shrink_to(2 * PIECE);
@@ -201,6 +205,11 @@ impl Streamed {
             Some(Transaction { spilled: true, .. }) => self.spills.remove(xid),
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that went to files since this was last called.
+    pub(super) fn take_spilled(&mut self) -> u64 {
+        std::mem::take(&mut self.spilled)
     }
 
     /// Bytes in memory.
