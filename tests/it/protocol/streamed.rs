@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -9,6 +10,7 @@ use walmill::cluster::Cluster;
 use walmill::source::Config;
 
 use super::{all, cluster, config, folder, start, until};
+use crate::support::process::{PATIENCE, Walmill};
 use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
 
@@ -311,6 +313,69 @@ async fn an_open_transaction_survives_a_restart_and_a_lost_connection() {
     assert_eq!(changes.len(), 1 + 3 * 500 + 1);
     assert_eq!(changes.last().map(String::as_str), Some("+t 2001 last 1"));
     source.stop().await;
+}
+
+#[tokio::test]
+async fn an_open_transaction_survives_every_kill() {
+    let cluster = cluster();
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let config = r#"
+[source]
+url = "DATABASE"
+tables = ["public.t"]
+[store]
+path = "data"
+[server]
+listen = "127.0.0.1:PORT"
+[[pipeline]]
+name = "t"
+tables = ["public.t"]
+"#;
+    let mut walmill = Walmill::start(config, &cluster.url()).await;
+    let data = walmill.folder().join("data");
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let first = 1000 * round;
+        let sql = format!("begin; insert into t {MUCH}({first}, {}) n; savepoint s;", first + 299);
+        execute(&client, &sql).await;
+        let gone = format!("insert into t {MUCH}({}, {}) n", first + 300, first + 599);
+        execute(&client, &gone).await;
+        until_spilled(&data, 50_000).await;
+        walmill.kill();
+        walmill.launch();
+        until_spilled(&data, 50_000).await;
+        let rest =
+            format!("rollback to s; insert into t {MUCH}({}, {}) n;", first + 600, first + 899);
+        execute(&client, &rest).await;
+        // It is killed with the commit on its way, or before.
+        if round % 2 == 0 {
+            execute(&client, "commit").await;
+            walmill.kill();
+        } else {
+            walmill.kill();
+            execute(&client, "commit").await;
+        }
+        walmill.launch();
+        walmill.ready().await;
+        expected.extend((first..first + 300).chain(first + 600..first + 900));
+        assert_eq!(keys(&walmill, expected.len()).await, expected);
+    }
+}
+
+/// The keys of a stream's events, in order, once there are so many.
+async fn keys(walmill: &Walmill, count: usize) -> Vec<i64> {
+    let (mut keys, mut after) = (Vec::new(), "earliest".to_owned());
+    let deadline = Instant::now() + PATIENCE;
+    while keys.len() < count {
+        assert!(Instant::now() < deadline, "only {} of {count}: {}", keys.len(), walmill.log());
+        let path = format!("/v1/streams/t/events?limit=500&wait=1s&after={after}");
+        let page = walmill.json(&path).await;
+        let events = page["events"].as_array().expect("events");
+        keys.extend(events.iter().filter_map(|event| event["data"]["key"]["id"].as_i64()));
+        after = page["next"].as_str().expect("a cursor").to_owned();
+    }
+    keys
 }
 
 #[tokio::test]
