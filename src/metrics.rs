@@ -105,6 +105,8 @@ metrics! {
     source_changes: Counter = "source_changes";
     /// Bytes of change messages received from PostgreSQL.
     source_received: Counter = "source_received", Unit::Bytes;
+    /// Bytes of open and prepared transactions written to files, until they commit.
+    source_spilled: Counter = "source_spilled", Unit::Bytes;
     /// Rows that the last snapshot of this run has read.
     snapshot_rows: Gauge = "snapshot_rows";
     /// Bytes of tables' files that the last snapshot of this run has read.

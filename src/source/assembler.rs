@@ -79,6 +79,8 @@ pub(super) struct Assembler {
 pub(super) struct Counts {
     pub(super) transactions: u64,
     pub(super) changes: u64,
+    /// Bytes that went to files of open and prepared transactions.
+    pub(super) spilled: u64,
     /// Commit time of the last transaction.
     pub(super) commit_time: Option<i64>,
 }
@@ -307,7 +309,8 @@ impl Assembler {
 
     /// What has come in since this was last called.
     pub(super) fn take_counts(&mut self) -> Counts {
-        std::mem::take(&mut self.counts)
+        let spilled = self.streamed.take_spilled();
+        Counts { spilled, ..std::mem::take(&mut self.counts) }
     }
 
     /// The primary key that was asked for. A table without one is identified by all its columns.

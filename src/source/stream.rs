@@ -176,6 +176,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
         let counts = self.assembler.take_counts();
         self.metrics.source_transactions.inc_by(counts.transactions);
         self.metrics.source_changes.inc_by(counts.changes);
+        self.metrics.source_spilled.inc_by(counts.spilled);
         if let Some(time) = counts.commit_time {
             self.progress.commit(time);
         }

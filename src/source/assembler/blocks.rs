@@ -168,6 +168,8 @@ impl Blocks {
         self.finish_whole();
         let Some(mut open) = self.open.take() else { return };
         self.finish_part(&open, None, Vec::new());
+        // As much as the part before: growing there bit by bit would take up to twice that.
+        self.frames.reserve(PART + BLOCK);
         (open.part, open.ordinal) = (open.part.saturating_add(1), open.next);
         self.append(&frame::begin(open.commit, open.time, open.xid));
         self.open = Some(open);

@@ -29,6 +29,8 @@ pub(super) struct Streamed {
     pub(super) block: Option<InBlock>,
     /// What of the block is not written yet.
     piece: Vec<u8>,
+    /// Bytes that were written since this was last asked.
+    spilled: u64,
     /// The message in hand, as it is outside a block.
     plain: Vec<u8>,
     pub(super) replay: Option<Replay>,
@@ -92,6 +94,7 @@ impl Streamed {
             open: HashMap::new(),
             block: None,
             piece: Vec::new(),
+            spilled: 0,
             plain: Vec::new(),
             replay: None,
             unclear: false,
@@ -179,6 +182,7 @@ impl Streamed {
             }
             None => {}
         }
+        self.spilled += self.piece.len() as u64;
         self.piece.clear();
         // What one large message needed is not kept for the small ones behind it.
         self.piece.shrink_to(2 * PIECE);
@@ -201,6 +205,11 @@ impl Streamed {
             Some(Transaction { spilled: true, .. }) => self.spills.remove(xid),
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that went to files since this was last called.
+    pub(super) fn take_spilled(&mut self) -> u64 {
+        std::mem::take(&mut self.spilled)
     }
 
     /// Bytes in memory.
@@ -270,6 +279,7 @@ impl Assembler {
         let (owner, message) = pgoutput::decode_streamed(bytes)?;
         let mut plain = std::mem::take(&mut self.streamed.plain);
         plain.clear();
+        plain.shrink_to(PIECE);
         if let (Some(owner), Some(block)) = (owner, &mut self.streamed.block) {
             block.owner = owner;
             if let (Message::Message { .. }, Some(transaction)) =
@@ -302,6 +312,9 @@ impl Assembler {
     }
 
     pub(super) fn stream_abort(&mut self, xid: u32, level: u32) -> Result<(), AssembleError> {
+        if self.streamed.is_in_block() {
+            return Err(AssembleError::Nested);
+        }
         if xid != level {
             return self.streamed.roll_back_level(xid, level);
         }
