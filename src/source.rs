@@ -10,10 +10,13 @@ mod assembler;
 mod config;
 mod connection;
 mod database;
+mod entry;
 mod fault;
 mod feedback;
+mod handover;
 mod login;
 mod net;
+mod passfile;
 mod publication;
 pub mod raw;
 mod retry;
@@ -23,6 +26,7 @@ mod stream;
 mod tls;
 mod types;
 mod url;
+mod user;
 mod wire;
 
 use std::io;
@@ -189,7 +193,7 @@ impl Worker {
     async fn connect(&self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
         let config = &self.config;
         let mut connection = Connection::open(config, attempt).await?;
-        let database = Database::open(&config.url, attempt).await?;
+        let database = Database::beside(&config.url, connection.place()).await?;
         let identity = connection.identify().await?;
         let wal_sender_timeout = connection.wal_sender_timeout().await?;
         self.publisher.identified(connection.server_version(), &identity);

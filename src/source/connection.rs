@@ -10,10 +10,11 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::config::Config;
+use super::entry::{self, Place};
 use super::fault::{Fault, quote};
-use super::login::{self, Session};
-use super::net::{self, Socket};
-use super::wire::{Wire, broken, row, server_error};
+use super::login::{Purpose, Session};
+use super::net::Socket;
+use super::wire::{Wire, broken, server_error};
 use crate::model::Lsn;
 
 /// For the server to answer anything but the start of the stream.
@@ -26,6 +27,7 @@ const WITH_IDLE_TIMEOUT: u32 = 14;
 /// A connection that can stream, and does not yet.
 pub(super) struct Connection<'a> {
     session: Session,
+    place: Place,
     config: &'a Config,
 }
 
@@ -44,14 +46,8 @@ pub(super) type Halves = (Wire<ReadHalf<Box<dyn Socket>>>, WriteHalf<Box<dyn Soc
 impl<'a> Connection<'a> {
     /// Connects and logs in.
     pub(super) async fn open(config: &'a Config, attempt: usize) -> Result<Self, Fault> {
-        let login = async {
-            login::replication(net::connect(&config.url, attempt).await?, &config.url).await
-        };
-        let session = match timeout(ANSWER, login).await {
-            Ok(session) => session?,
-            Err(_) => return Err(Fault::silent("log in", ANSWER)),
-        };
-        let mut connection = Self { session, config };
+        let (session, place) = entry::enter(&config.url, Purpose::Replication, attempt).await?;
+        let mut connection = Self { session, place, config };
         if connection.major_version() >= WITH_IDLE_TIMEOUT {
             connection.ask("SET idle_session_timeout TO 0").await?;
         }
@@ -60,6 +56,11 @@ impl<'a> Connection<'a> {
             connection.ask("SET client_encoding TO 'SQL_ASCII'").await?;
         }
         Ok(connection)
+    }
+
+    /// Where this server is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// `server_version`, as the server writes it.
@@ -133,25 +134,8 @@ impl<'a> Connection<'a> {
 
     /// The first row of the answer.
     async fn ask(&mut self, query: &str) -> Result<Vec<String>, Fault> {
-        let doing = query.to_lowercase();
-        self.query(query).await.map_err(|error| Fault::broken(&doing, &error))?;
-        let (mut answer, mut refusal) = (Vec::new(), None);
-        loop {
-            let next = timeout(ANSWER, self.session.wire.next()).await;
-            let (tag, body) = next
-                .map_err(|_| Fault::silent(&doing, ANSWER))?
-                .map_err(|error| Fault::broken(&doing, &error))?;
-            match tag {
-                b'D' => answer = row(&body).map_err(|error| Fault::broken(&doing, &error))?,
-                b'E' => refusal = Some(server_error(&body)),
-                b'Z' => break,
-                _ => {}
-            }
-        }
-        match refusal {
-            Some(refusal) => Err(Fault::refused(&doing, &refusal, &self.config.url)),
-            None => Ok(answer),
-        }
+        let answer = timeout(ANSWER, self.session.ask(query, &self.config.url)).await;
+        answer.map_err(|_| Fault::silent(&query.to_lowercase(), ANSWER))?
     }
 }
 

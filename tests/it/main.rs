@@ -5,6 +5,7 @@ mod console;
 mod demo;
 mod end_to_end;
 mod layers;
+mod login;
 mod plugins;
 mod pull;
 mod source;
