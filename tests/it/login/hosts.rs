@@ -5,10 +5,13 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use walmill::cluster::{Cluster, Options};
 
-use super::{cluster, complains, config, enters, folder};
+use super::{cluster, complains, config, connect_to, enters, folder};
 use crate::support::process::free_port;
 use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
+
+/// Lets a copy follow.
+const REPLICATION: &str = "host replication all 127.0.0.1/32 scram-sha-256";
 
 /// An address with several ports of this machine.
 fn at(cluster: &Cluster, ports: &[u16], options: &str) -> String {
@@ -36,7 +39,7 @@ async fn each_host_is_asked_until_one_lets_us_in() {
 
 #[tokio::test]
 async fn the_server_that_is_what_we_want_is_found() {
-    let primary = cluster(Options::default()).await;
+    let primary = cluster(super::with_access(&[REPLICATION])).await;
     let Some(standby) = Standby::of(&primary) else {
         eprintln!("skipped: there is no pg_basebackup here");
         return;
@@ -59,7 +62,7 @@ async fn the_server_that_is_what_we_want_is_found() {
 
 #[tokio::test]
 async fn after_a_failover_the_new_primary_is_found() {
-    let one = cluster(Options::default()).await;
+    let one = cluster(super::with_access(&[REPLICATION])).await;
     let (copy, folder) = (Standby::of(&one), folder());
     let Some(copy) = copy else {
         eprintln!("skipped: there is no pg_basebackup here");
@@ -71,9 +74,7 @@ async fn after_a_failover_the_new_primary_is_found() {
     execute(&connect(&one).await, "insert into t values (1)").await;
     source.changes(1).await;
     let address = format!("{} dbname=postgres", copy.address());
-    let (standby, connection) =
-        tokio_postgres::connect(&address, tokio_postgres::NoTls).await.expect("connect");
-    tokio::spawn(connection);
+    let standby = connect_to(&address).await;
     drop(one);
     execute(&standby, "select pg_promote()").await;
     // The slot was not copied, as it never is before version 17: it says so, of the new primary.
@@ -114,14 +115,14 @@ impl Standby {
             .arg(&data)
             .args(["-p", &port.to_string(), "-c", &socket])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(folder.path().join("log")).ok()?)
             .spawn()
             .ok()?;
         let standby = Self { folder, server, port };
         let deadline = std::time::Instant::now() + crate::support::process::PATIENCE;
-        let pid = standby.folder.path().join("data/postmaster.pid");
-        while !std::fs::read_to_string(&pid).unwrap_or_default().contains("standby") {
-            assert!(std::time::Instant::now() < deadline, "the standby never was ready");
+        let log = || std::fs::read_to_string(standby.folder.path().join("log"));
+        while !log().unwrap_or_default().contains("ready to accept read-only connections") {
+            assert!(std::time::Instant::now() < deadline, "{log:?}", log = log());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         Some(standby)

@@ -14,8 +14,8 @@ use walmill::source::raw;
 
 use super::config;
 
-/// What a rogue says next, to what it has just heard; `None` to hang up.
-type Script = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
+/// What a rogue says next, to what it has just heard, and whether it stays on the line.
+type Script = Box<dyn FnMut(&[u8]) -> (Vec<u8>, bool) + Send>;
 
 /// A socket that speaks by a script. What it was told comes over the channel.
 fn rogue(scripts: Vec<Script>) -> (u16, Receiver<Vec<u8>>) {
@@ -35,9 +35,9 @@ fn speak(mut stream: TcpStream, mut script: Script) -> Vec<u8> {
     let (mut all, mut buffer) = (Vec::new(), [0; 65536]);
     while let Ok(len @ 1..) = stream.read(&mut buffer) {
         all.extend_from_slice(&buffer[..len]);
-        match script(&buffer[..len]) {
-            Some(answer) if stream.write_all(&answer).is_ok() => {}
-            _ => break,
+        let (answer, stays) = script(&buffer[..len]);
+        if stream.write_all(&answer).is_err() || !stays {
+            break;
         }
     }
     all
@@ -46,13 +46,16 @@ fn speak(mut stream: TcpStream, mut script: Script) -> Vec<u8> {
 /// Says these one after the other, then hangs up.
 fn says(answers: Vec<Vec<u8>>) -> Script {
     let mut answers = answers.into_iter();
-    Box::new(move |_| answers.next())
+    Box::new(move |_| (answers.next().unwrap_or_default(), answers.len() > 0))
 }
 
 /// The answer to each of the client's steps, from what the client said.
 fn plays(steps: Vec<fn(&[u8]) -> Vec<u8>>) -> Script {
     let mut steps = steps.into_iter();
-    Box::new(move |heard| steps.next().map(|step| step(heard)))
+    Box::new(move |heard| match steps.next() {
+        Some(step) => (step(heard), steps.len() > 0),
+        None => (Vec::new(), false),
+    })
 }
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -158,7 +161,7 @@ async fn lengths_beyond_all_bounds_and_talk_without_end_are_cut_short() {
 async fn silence_is_waited_for_no_longer_than_the_address_says() {
     for heard in [Vec::new(), sasl(b""), b"R\0\0\0\x08\0".to_vec()] {
         let mut first = Some(heard);
-        let script: Script = Box::new(move |_| Some(first.take().unwrap_or_default()));
+        let script: Script = Box::new(move |_| (first.take().unwrap_or_default(), true));
         let error = error_of(script, "").await;
         assert!(error.contains("no answer within 2 s"), "{error}");
     }

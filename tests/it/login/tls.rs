@@ -6,7 +6,6 @@ use tempfile::TempDir;
 use walmill::cluster::{Cluster, Options};
 
 use super::{complains, enters, folder, shown};
-use crate::support::{connect, execute};
 
 /// An authority of ours, a stranger, and what they signed.
 struct Certificates(TempDir);
@@ -131,14 +130,14 @@ async fn a_certificate_that_has_expired_or_that_signed_itself_is_refused() {
     let Some(files) = Certificates::make() else { return };
     let ours = format!("sslmode=verify-full&sslrootcert={}", files.path("ca.crt"));
     let expired = files.server("expired", &[]).await;
-    complains(&at(&expired, "localhost", &ours), "expired", "sslrootcert").await;
+    complains(&at(&expired, "localhost", &ours), "Expired", "sslrootcert").await;
     enters(&expired, &at(&expired, "localhost", "sslmode=require")).await;
     let itself = files.server("other", &[]).await;
     complains(&at(&itself, "localhost", &ours), "invalid peer certificate", "sslrootcert").await;
 }
 
 #[tokio::test]
-async fn a_server_without_tls_gets_no_password_from_those_who_require_it() {
+async fn a_server_without_tls_is_refused_by_those_who_require_it() {
     let plain = super::cluster(Options::default()).await;
     enters(&plain, &at(&plain, "127.0.0.1", "sslmode=prefer")).await;
     for mode in ["require", "verify-ca", "verify-full"] {
@@ -147,9 +146,6 @@ async fn a_server_without_tls_gets_no_password_from_those_who_require_it() {
     }
     let unbound = at(&plain, "127.0.0.1", "channel_binding=require");
     complains(&unbound, "does not bind the login", "scram-sha-256").await;
-    let seen = "select count(*) from pg_stat_activity where usename is not null";
-    let seen: i64 = connect(&plain).await.query_one(seen, &[]).await.expect(seen).get(0);
-    assert_eq!(seen, 1);
 }
 
 #[tokio::test]
@@ -161,32 +157,12 @@ async fn where_only_one_way_is_open_allow_and_prefer_find_it() {
         (["hostssl all all 127.0.0.1/32 reject", both], "disable", "require"),
     ] {
         let server = files.server("server", &rules).await;
-        // Our own look around needs a way in, too.
-        let client = unix(&server).await;
         for mode in [open, "allow", "prefer"] {
-            let url = at(&server, "127.0.0.1", &format!("sslmode={mode}"));
-            let folder = folder();
-            let source =
-                crate::support::streaming::Streaming::start(folder.path(), super::config(&url));
-            source.streaming().await;
-            source.stop().await;
-            execute(&client, "select pg_drop_replication_slot('walmill')").await;
+            enters(&server, &at(&server, "127.0.0.1", &format!("sslmode={mode}"))).await;
         }
         let url = at(&server, "127.0.0.1", &format!("sslmode={shut}"));
         complains(&url, "pg_hba.conf rejects connection", "pg_hba.conf").await;
     }
-}
-
-async fn unix(cluster: &Cluster) -> tokio_postgres::Client {
-    let address = format!(
-        "host={} port={} user=postgres dbname=postgres",
-        cluster.folder().display(),
-        cluster.port()
-    );
-    let (client, connection) =
-        tokio_postgres::connect(&address, tokio_postgres::NoTls).await.expect("connect");
-    tokio::spawn(connection);
-    client
 }
 
 #[tokio::test]
@@ -204,23 +180,15 @@ async fn a_certificate_of_our_own_is_shown_where_the_server_wants_one() {
     ] {
         let server = files.server("server", &[rule]).await;
         let url = |options: &str| at(&server, "localhost", options);
-        let enters = async |options: &str| {
-            let folder = folder();
-            let config = super::config(&url(options));
-            let source = crate::support::streaming::Streaming::start(folder.path(), config);
-            source.streaming().await;
-            source.stop().await;
-            execute(&unix(&server).await, "select pg_drop_replication_slot('walmill')").await;
-        };
-        execute(&unix(&server).await, "select 1").await;
-        enters(&pair).await;
+        enters(&server, &url(&pair)).await;
         complains(&url(&ours), "client certificate", "").await;
         complains(&url(&format!("{pair}&sslcertmode=disable")), "client certificate", "").await;
         if !rule.ends_with("cert") {
             continue;
         }
         for sealed in ["sealed.key", "sealed2.key"] {
-            enters(&format!("{}&sslpassword=s3cret", with("client.crt", sealed))).await;
+            let options = format!("{}&sslpassword=s3cret", with("client.crt", sealed));
+            enters(&server, &url(&options)).await;
         }
         let sealed = with("client.crt", "sealed.key");
         complains(&url(&sealed), "no `sslpassword`", "file's name").await;
