@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod demo;
+mod doctor;
 mod init;
 mod run;
 
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Check a config without a database: keys, names, secrets, and that each plugin loads.
     Check(check::Arguments),
+    /// Ask the database what stands in the way of a stream, and what mends it.
+    Doctor(doctor::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

@@ -10,6 +10,7 @@ mod assembler;
 mod config;
 mod connection;
 mod database;
+pub mod doctor;
 mod entry;
 mod fault;
 mod feedback;

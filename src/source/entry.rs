@@ -24,6 +24,13 @@ pub(super) struct Place {
     address: Address,
 }
 
+impl Place {
+    /// Whether what we send there leaves this machine.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(&self.address, Address::Tcp(address) if !address.ip().is_loopback())
+    }
+}
+
 /// Finds a server and logs in. The `attempt`s begin with one host after the other, so that one
 /// that lets us in and then cannot serve is not the only one that is ever asked.
 pub(super) async fn enter(

@@ -1,6 +1,7 @@
 //! Getting in: every way to log in and to secure the way, at real servers and at rogue ones.
 
-mod hosts;
+mod environment;
+pub mod hosts;
 mod rogue;
 mod tls;
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod console;
 mod demo;
+mod doctor;
 mod end_to_end;
 mod layers;
 mod login;

@@ -11,7 +11,7 @@ use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
 
 /// Lets a copy follow.
-const REPLICATION: &str = "host replication all 127.0.0.1/32 scram-sha-256";
+pub const REPLICATION: &str = "host replication all 127.0.0.1/32 scram-sha-256";
 
 /// An address with several ports of this machine.
 fn at(cluster: &Cluster, ports: &[u16], options: &str) -> String {
@@ -86,14 +86,14 @@ async fn after_a_failover_the_new_primary_is_found() {
 }
 
 /// A copy of a server that follows it.
-struct Standby {
+pub struct Standby {
     folder: TempDir,
     server: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Standby {
-    fn of(primary: &Cluster) -> Option<Self> {
+    pub fn of(primary: &Cluster) -> Option<Self> {
         let folder = folder();
         let data = folder.path().join("data");
         let bin = bin()?;

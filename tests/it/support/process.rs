@@ -54,8 +54,14 @@ impl Walmill {
 
     /// Starts the process.
     pub fn launch(&mut self) {
+        self.launch_in(&[]);
+    }
+
+    /// Starts the process with variables of the environment.
+    pub fn launch_in(&mut self, variables: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
-        self.child = Some(self.command().spawn().expect("start walmill"));
+        let mut command = self.command();
+        self.child = Some(command.envs(variables.iter().copied()).spawn().expect("start walmill"));
     }
 
     /// Runs it until it ends by itself: its exit code and what it said.
