@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use clap::Args;
 
-use super::{ConfigArguments, Failure, print_findings};
+use super::{ConfigArguments, Failure, print_findings, start_log};
 use crate::app;
 use crate::config::Config;
 use crate::config::finding::{Finding, Severity};
@@ -34,6 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Finding::error("no-terminal", "--fix", message).suggest("add `--yes`"),
         ]));
     }
+    start_log(None);
     let loaded = arguments.config.load()?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::run_time(Finding::error("runtime", "", error.to_string())))?;

@@ -19,8 +19,8 @@ const ROLE: &str = "create role walmill login replication password 's3cret';
     create table a (id int primary key, note text);
     create table b (id int primary key, note text);
     grant select on a, b to walmill;
-    create publication walmill for table a, b with (publish_via_partition_root = true);
-    select pg_create_logical_replication_slot('walmill', 'pgoutput')";
+    create publication walmill for table a, b with (publish_via_partition_root = true)";
+const SLOT: &str = "select pg_create_logical_replication_slot('walmill', 'pgoutput')";
 
 const CONFIG: &str = r#"
 [source]
@@ -61,6 +61,8 @@ impl Patient {
         let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
         let client = connect(&cluster).await;
         execute(&client, ROLE).await;
+        // Not in a transaction that has written.
+        execute(&client, SLOT).await;
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("postgres://walmill:s3cret@127.0.0.1:{}/postgres", cluster.port());
         let config = CONFIG.replace("DATABASE", &url);

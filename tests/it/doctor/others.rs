@@ -186,10 +186,13 @@ async fn a_folder_or_disk_that_does_not_do_is_found() {
 
 #[tokio::test]
 async fn a_replication_connection_that_is_refused_is_found() {
-    let patient = Patient::healthy().await;
-    patient.run("alter role walmill connection limit 1").await;
+    let patient = Patient::with(Options::default().set("max_wal_senders", "1")).await;
+    let config = Config::new(patient.cluster.url().parse().expect("a URL"));
+    let source = Streaming::start(&patient.folder.path().join("data"), config);
+    source.streaming().await;
     let finding = patient.finding("no-replication");
-    assert!(text(&finding, "message").contains("too many connections"), "{finding}");
+    assert!(text(&finding, "message").contains("max_wal_senders"), "{finding}");
+    source.stop().await;
 }
 
 /// An address of this machine that others could reach, too.

@@ -57,17 +57,17 @@ async fn what_the_address_does_not_say_the_environment_says() {
     let (cluster, home) = (cluster().await, folder());
     let port = cluster.port().to_string();
     let password = ("PGPASSWORD", "s3cret:\\");
-    let all = [("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "r"), password];
-    entered(&doctor(CONFIG, home.path(), &all));
-    let database = [&all[..], &[("PGDATABASE", "nowhere")]].concat();
-    let output = doctor(CONFIG, home.path(), &database);
-    assert!(said(&output).contains("\"nowhere\" does not exist"), "{output:?}");
+    let who = [("PGPORT", port.as_str()), ("PGUSER", "r"), password];
+    let shop = [&who[..], &[("PGDATABASE", "shop")]].concat();
+    entered(&doctor(CONFIG, home.path(), &[&shop[..], &[("PGHOST", "127.0.0.1")]].concat()));
+    // As for psql, a database that nobody names is called as the user is.
+    let output = doctor(CONFIG, home.path(), &[&who[..], &[("PGHOST", "127.0.0.1")]].concat());
+    assert!(said(&output).contains("\"r\" does not exist"), "{output:?}");
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let socket = shown(cluster.folder());
-    let by_socket = [("PGHOST", socket.as_str()), ("PGPORT", &port), ("PGUSER", "r"), password];
-    entered(&doctor(CONFIG, home.path(), &by_socket));
-    let numbered = [("PGHOSTADDR", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "r"), password];
-    entered(&doctor(CONFIG, home.path(), &numbered));
+    for host in [("PGHOST", socket.as_str()), ("PGHOSTADDR", "127.0.0.1")] {
+        entered(&doctor(CONFIG, home.path(), &[&shop[..], &[host]].concat()));
+    }
 
     let url = CONFIG.replace("[source]", "[source]\nurl = \"postgres://r@127.0.0.1/shop\"");
     entered(&doctor(&url, home.path(), &[("PGPORT", &port), password]));

@@ -17,6 +17,9 @@ use super::config;
 /// What a rogue says next, to what it has just heard, and whether it stays on the line.
 type Script = Box<dyn FnMut(&[u8]) -> (Vec<u8>, bool) + Send>;
 
+/// What a server says to what the client said.
+type Step = fn(&[u8]) -> Vec<u8>;
+
 /// A socket that speaks by a script. What it was told comes over the channel.
 fn rogue(scripts: Vec<Script>) -> (u16, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -50,7 +53,7 @@ fn says(answers: Vec<Vec<u8>>) -> Script {
 }
 
 /// The answer to each of the client's steps, from what the client said.
-fn plays(steps: Vec<fn(&[u8]) -> Vec<u8>>) -> Script {
+fn plays(steps: Vec<Step>) -> Script {
     let mut steps = steps.into_iter();
     Box::new(move |heard| match steps.next() {
         Some(step) => (step(heard), steps.len() > 0),
@@ -97,7 +100,7 @@ async fn error_of(script: Script, options: &str) -> String {
 
 #[tokio::test]
 async fn a_server_that_does_not_know_the_password_is_found_out() {
-    let cases: [(Vec<fn(&[u8]) -> Vec<u8>>, &str); 6] = [
+    let cases: [(Vec<Step>, &str); 6] = [
         (vec![sasl, |heard| server_first(heard, "", "2147483647")], "iteration count exceeds"),
         (vec![sasl, |heard| server_first(heard, "another", "4096")], "invalid nonce"),
         (
