@@ -315,6 +315,14 @@ impl Parts {
     }
 }
 
+/// Whether the database answers: it streams, or hands over what was there before.
+fn is_there(status: &SourceStatus) -> bool {
+    // A snapshot, and a standby's wait for its turn, may take as long as they take.
+    let is_under_way =
+        matches!(status.state, SourceState::Snapshotting(_) | SourceState::Standby { .. });
+    status.connections > 0 || is_under_way
+}
+
 /// Ends walmill when the database is not there in time at the start; later it only waits.
 async fn first_connection(
     mut status: watch::Receiver<SourceStatus>,
@@ -323,7 +331,7 @@ async fn first_connection(
 ) -> anyhow::Result<()> {
     let mut watched = status.clone();
     tokio::select! {
-        _ = watched.wait_for(|status| status.connections > 0) => return Ok(()),
+        _ = watched.wait_for(is_there) => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
         () = tokio::time::sleep(limit) => {}
     }

@@ -25,6 +25,25 @@ pub struct Relation {
     pub columns: Vec<Column>,
 }
 
+impl Relation {
+    /// Whether its columns say what identifies a row. FULL marks every column, and a table without
+    /// identity none; then it is the primary key.
+    #[must_use]
+    pub fn says_key(&self) -> bool {
+        self.identity != ReplicaIdentity::Full && self.columns.iter().any(|column| column.key)
+    }
+
+    /// Takes these columns for the key. A table without a primary key is identified by all.
+    pub fn set_key(&mut self, primary_key: &[String]) {
+        for column in &mut self.columns {
+            column.key = primary_key.contains(&column.name);
+        }
+        if !self.columns.iter().any(|column| column.key) {
+            self.columns.iter_mut().for_each(|column| column.key = true);
+        }
+    }
+}
+
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.table)

@@ -10,7 +10,7 @@ use super::rows::{Batch, Cell, Row, Span, Tables, Transaction};
 use super::{Limits, tagged};
 use crate::model::pattern::{Glob, TablePattern};
 use crate::model::{Column, Kind, Lsn, Offset, Op, Relation, RelationId, ReplicaIdentity};
-use crate::pgoutput::{self, Message, OldKind, Tuple, Value};
+use crate::pgoutput::{self, Message, OldKind, Tuple, Value, row};
 use crate::store::journal::{Block, Read, Reader};
 use crate::store::{Store, StoreError};
 
@@ -176,7 +176,7 @@ impl Changes {
         at: (u16, usize),
     ) -> Result<(), FrameError> {
         match frame.first() {
-            Some(b'I' | b'U' | b'D') => {
+            Some(&(b'I' | b'U' | b'D' | row::TAG)) => {
                 let offset = place.take_ordinal(1)?;
                 batch.changes += 1;
                 if offset > self.cursor
@@ -376,6 +376,9 @@ fn add_change(
     let row = match message {
         Message::Insert { new, .. } => {
             Row { op: Op::Insert, new: add_tuple(batch, new, frame, at), ..row }
+        }
+        Message::Row { new, .. } => {
+            Row { op: Op::Snapshot, new: add_tuple(batch, new, frame, at), ..row }
         }
         Message::Update { old, new, .. } => {
             let new = add_tuple(batch, new, frame, at);

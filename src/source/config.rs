@@ -1,12 +1,13 @@
 //! `[source]`: which database, slot and tables.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
 use super::url::Url;
 use crate::model::pattern::TablePattern;
-use crate::model::quantity::Period;
+use crate::model::quantity::{ByteSize, Period};
 
 /// Longest name that PostgreSQL keeps; it cuts longer ones without a word.
 const NAME_MAX: usize = 63;
@@ -29,16 +30,45 @@ pub struct Config {
     /// What becomes of the rows that were there before.
     #[serde(default)]
     pub snapshot: Snapshot,
+    /// How many connections read tables at the same time while a snapshot is taken.
+    #[serde(default = "snapshot_workers")]
+    pub snapshot_workers: NonZeroUsize,
     /// Whether a missing slot is created.
     #[serde(default = "yes")]
     pub create_slot: bool,
     /// Whether a missing publication is created, and one that walmill made is kept up to date.
     #[serde(default = "yes")]
     pub create_publication: bool,
+    /// Whether PostgreSQL (14 and later) sends transactions that do not fit its
+    /// `logical_decoding_work_mem` while they are open, instead of keeping them on its own disk.
+    #[serde(default = "yes")]
+    pub streaming: bool,
+    /// Whether prepared transactions come when they are prepared, to be kept here until they
+    /// commit (PostgreSQL 15 and later); else they come when they commit.
+    #[serde(default)]
+    pub two_phase: bool,
+    /// Whose changes come.
+    #[serde(default)]
+    pub origin: Origins,
+    /// Whether a slot that walmill creates is kept on standbys, too (PostgreSQL 17 and later).
+    #[serde(default)]
+    pub failover: bool,
+    /// Whether changes of a partition come under the name of the whole, where walmill makes the
+    /// publication.
+    #[serde(default = "yes")]
+    pub publish_via_partition_root: bool,
+    /// Whether stored generated columns come (PostgreSQL 18 and later), where walmill makes the
+    /// publication.
+    #[serde(default)]
+    pub publish_generated_columns: bool,
     /// How long walmill waits for the database at the start before it gives up; later it waits for
     /// ever.
     #[serde(default = "start_timeout")]
     pub start_timeout: Period,
+    /// How much of its log the server may keep for the slot before walmill warns and is not ready.
+    /// It warns only: what protects the server's disk is its own `max_slot_wal_keep_size`.
+    #[serde(default)]
+    pub wal_budget: Option<ByteSize>,
 }
 
 impl Config {
@@ -51,15 +81,27 @@ impl Config {
             publication: PublicationName::default(),
             tables: every_public_table(),
             snapshot: Snapshot::default(),
+            snapshot_workers: snapshot_workers(),
             create_slot: true,
             create_publication: true,
+            streaming: true,
+            two_phase: false,
+            origin: Origins::default(),
+            failover: false,
+            publish_via_partition_root: true,
+            publish_generated_columns: false,
             start_timeout: start_timeout(),
+            wal_budget: None,
         }
     }
 }
 
 fn yes() -> bool {
     true
+}
+
+fn snapshot_workers() -> NonZeroUsize {
+    const { NonZeroUsize::new(4).unwrap() }
 }
 
 fn start_timeout() -> Period {
@@ -87,6 +129,20 @@ pub enum Snapshot {
     /// They are left alone: the stream begins with the slot.
     #[default]
     Never,
+    /// They come first, each once, and then the stream, with no gap between the two.
+    Initial,
+}
+
+/// Whose changes come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origins {
+    /// All.
+    #[default]
+    Any,
+    /// Those that were made on this server, and not those that it got from another by replication
+    /// (PostgreSQL 16 and later).
+    None,
 }
 
 /// A name or word that PostgreSQL or walmill does not take.
@@ -98,11 +154,8 @@ pub enum NameError {
     /// No publication can have this name.
     #[error("`{0}` is no publication name: use 1 to 63 bytes, without a zero byte")]
     Publication(String),
-    /// It will come.
-    #[error("`snapshot = \"initial\"` is not there yet: use \"never\", and load old rows yourself")]
-    SnapshotInitial,
     /// No such word.
-    #[error("`{0}` is no kind of snapshot: use \"never\"")]
+    #[error("`{0}` is no kind of snapshot: use \"never\" or \"initial\"")]
     Snapshot(String),
 }
 
@@ -175,7 +228,7 @@ impl TryFrom<String> for Snapshot {
     fn try_from(word: String) -> Result<Self, NameError> {
         match word.as_str() {
             "never" => Ok(Self::Never),
-            "initial" => Err(NameError::SnapshotInitial),
+            "initial" => Ok(Self::Initial),
             _ => Err(NameError::Snapshot(word)),
         }
     }
@@ -210,8 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn the_initial_snapshot_says_that_it_is_not_there_yet() {
-        let error = read("url = 'postgres://u@h/d'\nsnapshot = 'initial'").unwrap_err();
-        assert!(error.contains("not there yet"), "{error}");
+    fn the_kinds_of_snapshot_are_named_where_another_is_written() {
+        let config = read("url = 'postgres://u@h/d'\nsnapshot = 'initial'").unwrap();
+        assert_eq!(config.snapshot, Snapshot::Initial);
+        let error = read("url = 'postgres://u@h/d'\nsnapshot = 'always'").unwrap_err();
+        assert!(error.contains("use \"never\" or \"initial\""), "{error}");
+        assert!(read("url = 'postgres://u@h/d'\nsnapshot_workers = 0").is_err());
     }
 }

@@ -14,15 +14,16 @@ use super::entry::{self, Place};
 use super::fault::{Fault, quote};
 use super::login::{Purpose, Session};
 use super::net::Socket;
+use super::options::{self, Transactions};
 use super::wire::{Wire, broken, server_error};
 use crate::model::Lsn;
 
 /// For the server to answer anything but the start of the stream.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The first server version whose pgoutput knows `messages`.
-const WITH_MESSAGES: u32 = 14;
 /// The first server version that ends sessions for being idle.
 const WITH_IDLE_TIMEOUT: u32 = 14;
+/// The first server version that ends transactions for being long.
+const WITH_TRANSACTION_TIMEOUT: u32 = 17;
 
 /// A connection that can stream, and does not yet.
 pub(super) struct Connection<'a> {
@@ -38,6 +39,15 @@ pub(super) struct Identity {
     pub(super) timeline: u32,
     /// End of the log that is on the server's disk.
     pub(super) flushed: Lsn,
+}
+
+/// A new slot, and what was committed before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Made {
+    /// Where the slot begins.
+    pub(super) point: Lsn,
+    /// Name of the snapshot, which lasts until the next word on this connection.
+    pub(super) snapshot: String,
 }
 
 /// The two halves of a running stream.
@@ -68,10 +78,9 @@ impl<'a> Connection<'a> {
         self.session.parameters.get("server_version").map_or("", String::as_str)
     }
 
-    fn major_version(&self) -> u32 {
-        let version = self.server_version();
-        let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
-        version[..end].parse().unwrap_or(0)
+    /// The first number of the server's version.
+    pub(super) fn major_version(&self) -> u32 {
+        self.session.major_version()
     }
 
     pub(super) async fn identify(&mut self) -> Result<Identity, Fault> {
@@ -98,16 +107,15 @@ impl<'a> Connection<'a> {
     }
 
     /// Starts the stream behind `from`.
-    pub(super) async fn stream(mut self, from: Lsn) -> Result<Halves, Fault> {
-        let (slot, publication) = (&self.config.slot, self.config.publication.as_str());
-        // The list of names is itself text with identifiers in it.
-        let publication = quote(publication).replace('\'', "''");
-        let messages = if self.major_version() >= WITH_MESSAGES { ", messages 'true'" } else { "" };
-        let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} \
-             (proto_version '1', publication_names '{publication}'{messages})",
-            quote(slot.as_str()),
-        );
+    pub(super) async fn stream(
+        mut self,
+        from: Lsn,
+        transactions: Transactions,
+    ) -> Result<Halves, Fault> {
+        let slot = &self.config.slot;
+        let options = options::stream(self.config, self.major_version(), transactions);
+        let command =
+            format!("START_REPLICATION SLOT {} LOGICAL {from} ({options})", quote(slot.as_str()),);
         self.query(&command).await.map_err(|error| Fault::broken("start the stream", &error))?;
         loop {
             let next = timeout(ANSWER, self.session.wire.next()).await;
@@ -125,6 +133,22 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Creates the slot and exports its snapshot. PostgreSQL waits here for every transaction that
+    /// is open now.
+    pub(super) async fn create_slot(&mut self) -> Result<Made, Fault> {
+        if self.major_version() >= WITH_TRANSACTION_TIMEOUT {
+            self.ask("SET transaction_timeout TO 0").await?;
+        }
+        let export = options::exporting_slot(self.config, self.major_version());
+        let slot = quote(self.config.slot.as_str());
+        let query = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {export}");
+        let row = self.answer("create the slot", &query, None).await?;
+        match (row.get(1).map(|point| point.parse()), row.get(2)) {
+            (Some(Ok(point)), Some(snapshot)) => Ok(Made { point, snapshot: snapshot.clone() }),
+            _ => Err(Fault::broken("create the slot", &broken("CREATE_REPLICATION_SLOT"))),
+        }
+    }
+
     async fn query(&mut self, query: &str) -> io::Result<()> {
         let mut message = BytesMut::new();
         frontend::query(query, &mut message)?;
@@ -134,8 +158,19 @@ impl<'a> Connection<'a> {
 
     /// The first row of the answer.
     async fn ask(&mut self, query: &str) -> Result<Vec<String>, Fault> {
-        let answer = timeout(ANSWER, self.session.ask(query, &self.config.url)).await;
-        answer.map_err(|_| Fault::silent(&query.to_lowercase(), ANSWER))?
+        self.answer(&query.to_lowercase(), query, Some(ANSWER)).await
+    }
+
+    /// The same, within a time of its own or none.
+    async fn answer(
+        &mut self,
+        doing: &str,
+        query: &str,
+        limit: Option<Duration>,
+    ) -> Result<Vec<String>, Fault> {
+        let limit = limit.unwrap_or(Duration::MAX);
+        let answer = timeout(limit, self.session.ask(doing, query, &self.config.url)).await;
+        answer.map_err(|_| Fault::silent(doing, limit))?
     }
 }
 

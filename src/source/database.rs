@@ -1,7 +1,11 @@
 //! The SQL side: what the catalog says, and what a stream needs there.
 
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, CopyOutStream, Row};
 
 use super::entry::{self, Place};
 use super::fault::Fault;
@@ -16,10 +20,22 @@ pub(super) const OLDEST: i32 = 13;
 /// The first server version that ends sessions for being idle.
 const IDLE_TIMEOUT: i32 = 14;
 
+/// What the server says of its log.
+pub(super) struct Look {
+    /// Its end: what is flushed, or on a standby replayed.
+    pub(super) end: Option<Lsn>,
+    /// Bytes kept for the slot; `None` where it has none.
+    pub(super) retained: Option<u64>,
+    /// Bytes until the slot may be invalidated; `None` for no limit.
+    pub(super) safe: Option<u64>,
+}
+
 /// A connection for queries.
 pub(super) struct Database {
     client: Client,
     url: Url,
+    /// The server's major version.
+    version: i32,
 }
 
 impl Database {
@@ -34,6 +50,7 @@ impl Database {
 
     /// A session as it is, whatever the server can do.
     pub(super) async fn of(session: Session, url: &Url) -> Result<Self, Fault> {
+        let version = i32::try_from(session.major_version()).unwrap_or_default();
         let connected = handover::client(session, url.user()).await;
         let (client, connection) =
             connected.map_err(|error| Fault::query("log in", &error, url))?;
@@ -43,14 +60,13 @@ impl Database {
                 tracing::debug!("SQL connection: {error}");
             }
         });
-        Ok(Self { client, url: url.clone() })
+        Ok(Self { client, url: url.clone(), version })
     }
 
     async fn check_server(&self) -> Result<(), Fault> {
-        let query = "SELECT current_setting('server_version_num')::int / 10000, \
-                     current_setting('wal_level')";
+        let query = "SELECT current_setting('wal_level')";
         let row = self.row("look at the server's settings", query, &[]).await?;
-        let (version, wal_level): (i32, String) = (row.get(0), row.get(1));
+        let (version, wal_level): (i32, String) = (self.version, row.get(0));
         if version < OLDEST {
             return Err(Fault::person(
                 format!("the server is PostgreSQL {version}"),
@@ -70,6 +86,16 @@ impl Database {
         Ok(())
     }
 
+    /// The server's major version.
+    pub(super) fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// Who we are there.
+    pub(super) fn user(&self) -> &str {
+        self.url.user()
+    }
+
     /// The columns of a table's primary key, as they are called now.
     pub(super) async fn primary_key(&self, table: u32) -> Result<Vec<String>, Fault> {
         let query = "SELECT a.attname::text FROM pg_index i \
@@ -80,13 +106,21 @@ impl Database {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// End of the server's log; `None` on a standby.
-    pub(super) async fn log_end(&self) -> Result<Option<Lsn>, Fault> {
-        let query = "SELECT CASE WHEN NOT pg_is_in_recovery() \
-                     THEN pg_current_wal_flush_lsn()::text END";
-        let row = self.row("ask for the log's end", query, &[]).await?;
-        let lsn: Option<String> = row.get(0);
-        Ok(lsn.and_then(|lsn| lsn.parse().ok()))
+    /// Where the server's log ends, and what it keeps for the slot.
+    pub(super) async fn look(&self, slot: &str) -> Result<Look, Fault> {
+        let query = "SELECT end_lsn::text, pg_wal_lsn_diff(end_lsn, restart_lsn)::int8, \
+                     safe_wal_size FROM (SELECT CASE WHEN pg_is_in_recovery() \
+                     THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END) e (end_lsn) \
+                     LEFT JOIN pg_replication_slots ON slot_name = $1";
+        let row = self.row("ask for the log's end", query, &[&slot]).await?;
+        let (end, retained, safe): (Option<String>, Option<i64>, Option<i64>) =
+            (row.get(0), row.get(1), row.get(2));
+        let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+        Ok(Look {
+            end: end.and_then(|lsn| lsn.parse().ok()),
+            retained: retained.map(bytes),
+            safe: safe.map(bytes),
+        })
     }
 
     pub(super) async fn rows(
@@ -113,11 +147,33 @@ impl Database {
             .map_err(|error| Fault::query(doing, &error, &self.url))
     }
 
+    /// Rows as lines of COPY's text format, as they come.
+    pub(super) async fn copy(&self, doing: &str, query: &str) -> Result<Lines, Fault> {
+        let lines = self.client.copy_out(query).await;
+        let lines = lines.map_err(|error| Fault::query(doing, &error, &self.url))?;
+        Ok(Lines { lines: Box::pin(lines), doing: doing.into(), url: self.url.clone() })
+    }
+
     /// Runs statements that answer nothing.
     pub(super) async fn run(&self, doing: &str, statements: &str) -> Result<(), Fault> {
         self.client
             .batch_execute(statements)
             .await
             .map_err(|error| Fault::query(doing, &error, &self.url))
+    }
+}
+
+/// What COPY answers.
+pub(super) struct Lines {
+    lines: Pin<Box<CopyOutStream>>,
+    doing: String,
+    url: Url,
+}
+
+impl Lines {
+    /// The next line.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        let line = self.lines.next().await.transpose();
+        line.map_err(|error| Fault::query(&self.doing, &error, &self.url))
     }
 }

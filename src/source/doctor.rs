@@ -110,7 +110,10 @@ async fn enter(config: &Config) -> Result<Patient, Fault> {
 
 fn report(fault: Fault) -> Report {
     match fault {
-        Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => report,
+        Fault::Away(report)
+        | Fault::Taken(report)
+        | Fault::Person(report)
+        | Fault::Halt(report) => report,
         Fault::Store(error) => {
             Report { error: error.to_string(), remedy: "see the disk of `store.path`".into() }
         }

@@ -97,7 +97,10 @@ fn together(mut failures: Vec<Fault>) -> Fault {
 
 fn report(fault: Fault) -> Option<Report> {
     match fault {
-        Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => Some(report),
+        Fault::Away(report)
+        | Fault::Taken(report)
+        | Fault::Person(report)
+        | Fault::Halt(report) => Some(report),
         Fault::Store(_) => None,
     }
 }

@@ -336,10 +336,21 @@ fn is_pooler(server: &ServerError) -> bool {
 }
 
 impl Session {
+    /// The first number of the server's version.
+    pub(super) fn major_version(&self) -> u32 {
+        let version = self.parameters.get("server_version").map_or("", String::as_str);
+        let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+        version[..end].parse().unwrap_or(0)
+    }
+
     /// Asks one question in SQL, or in the words of replication: the first row of the answer.
-    pub(super) async fn ask(&mut self, query: &str, url: &Url) -> Result<Vec<String>, Fault> {
-        let doing = query.to_lowercase();
-        let broke = |error: io::Error| Fault::broken(&doing, &error);
+    pub(super) async fn ask(
+        &mut self,
+        doing: &str,
+        query: &str,
+        url: &Url,
+    ) -> Result<Vec<String>, Fault> {
+        let broke = |error: io::Error| Fault::broken(doing, &error);
         let mut message = BytesMut::new();
         frontend::query(query, &mut message).map_err(broke)?;
         self.wire.socket.write_all(&message).await.map_err(broke)?;
@@ -355,7 +366,7 @@ impl Session {
             }
         }
         match refusal {
-            Some(refusal) => Err(Fault::refused(&doing, &refusal, url)),
+            Some(refusal) => Err(Fault::refused(doing, &refusal, url)),
             None => Ok(answer),
         }
     }
@@ -366,7 +377,7 @@ impl Session {
         match self.parameters.get("in_hot_standby") {
             Some(answer) => Ok(answer == "on"),
             None => {
-                let row = self.ask("SELECT pg_is_in_recovery()", url).await?;
+                let row = self.ask("ask for its part", "SELECT pg_is_in_recovery()", url).await?;
                 Ok(row.first().is_some_and(|answer| answer == "t"))
             }
         }

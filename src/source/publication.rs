@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::config::Config;
 use super::database::Database;
 use super::fault::{Fault, quote};
+use super::options;
 use crate::model::pattern::TablePattern;
 
 /// The comment on a publication that walmill made.
@@ -118,11 +119,11 @@ fn list(tables: &[&Table]) -> String {
 
 /// What makes the publication.
 pub(super) fn create_statement(config: &Config, tables: &[&Table]) -> String {
-    // The root's name is what people know; a partition is a detail of storage.
     format!(
-        "CREATE PUBLICATION {} FOR {} WITH (publish_via_partition_root = true)",
+        "CREATE PUBLICATION {} FOR {} WITH ({})",
         quote(config.publication.as_str()),
-        list(tables)
+        list(tables),
+        options::publication(config)
     )
 }
 

@@ -1,5 +1,6 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
+mod alive;
 mod bad_input;
 mod console;
 mod demo;
@@ -8,7 +9,9 @@ mod end_to_end;
 mod layers;
 mod login;
 mod plugins;
+mod protocol;
 mod pull;
+mod snapshot;
 mod source;
 mod sse;
 mod support;
