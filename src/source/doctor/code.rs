@@ -58,6 +58,7 @@ codes! {
     SlotUnreserved = "slot-unreserved",
     SlotBehind = "slot-behind",
     SlotAhead = "slot-ahead",
+    SlotFound = "slot-found",
     PublicationMissing = "publication-missing",
     PublicationTables = "publication-tables",
     PublicationOperations = "publication-operations",

@@ -15,7 +15,7 @@ use crate::store::{self, OpenError, Store};
 
 /// What is in the data folder.
 pub(super) struct Local {
-    past: Past,
+    pub(super) past: Past,
     /// Another walmill runs on it.
     pub(super) in_use: bool,
     unusable: Option<String>,

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::advice::Advice;
 use super::code::Code;
-use super::{Database, Facts, Fault};
+use super::{Database, Facts, Fault, Report, report};
 use crate::model::clock;
 use crate::source::database::OLDEST;
+use crate::source::options;
 
 /// The first version whose standbys decode.
 const DECODING_STANDBY: i32 = 16;
@@ -77,6 +78,13 @@ impl Server {
         })
     }
 
+    /// What the config asks for and a server of this version does not have.
+    fn wishes(&self, facts: &Facts<'_>) -> Option<Advice> {
+        let version = u32::try_from(self.version).ok()?;
+        let Report { error, remedy } = report(options::check(facts.config, version).err()?);
+        Some(Advice::error(Code::ServerVersion, "server.version", error).suggest(remedy))
+    }
+
     fn setting(&self, name: &str) -> &str {
         self.settings.get(name).map_or("", String::as_str)
     }
@@ -92,6 +100,7 @@ impl Server {
 
     pub(super) fn check(&self, facts: &Facts<'_>) -> Vec<Advice> {
         [
+            self.wishes(facts),
             self.wal_level(),
             self.slots(facts),
             self.senders(facts),

@@ -3,9 +3,10 @@
 use super::advice::Advice;
 use super::code::Code;
 use super::server::Server;
-use super::{Config, Database, Facts, Fault};
+use super::{Config, Database, Facts, Fault, Report, report};
 use crate::model::{ByteSize, Lsn};
 use crate::source::fault::start_anew;
+use crate::source::{options, snapshot};
 
 /// More than that held back is worth a word.
 const BEHIND: i64 = 1 << 30;
@@ -88,6 +89,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Advice> {
         return vec![Advice::error(Code::SlotLost, path, message).suggest(remedy)];
     }
     [
+        found(facts, &path),
         ahead(slot, facts, &path),
         active(slot, facts, &path),
         unreserved(slot, name, &path),
@@ -100,7 +102,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Advice> {
 
 fn missing(facts: &Facts<'_>, path: &str) -> Option<Advice> {
     let name = facts.config.slot.as_str();
-    let create = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput');");
+    let create = format!("SELECT {};", options::create_slot(facts.config));
     match facts.local.position() {
         Some(position) => {
             let message = format!("slot `{name}` is gone, and walmill was at {position}");
@@ -117,6 +119,13 @@ fn missing(facts: &Facts<'_>, path: &str) -> Option<Advice> {
         // walmill makes it.
         None => None,
     }
+}
+
+/// Whether the config asks for a snapshot that only a new slot has.
+fn found(facts: &Facts<'_>, path: &str) -> Option<Advice> {
+    let past = Some(&facts.local.past).filter(|_| !facts.local.in_use)?;
+    let Report { error, remedy } = report(snapshot::check_found(past, facts.config).err()?);
+    Some(Advice::error(Code::SlotFound, path, error).suggest(remedy))
 }
 
 /// Whether another reader took changes that walmill has not had.

@@ -103,6 +103,26 @@ async fn a_slot_that_is_not_ours_is_found() {
 }
 
 #[tokio::test]
+async fn what_a_snapshot_or_an_option_needs_and_has_not_is_found() {
+    let mut patient = Patient::healthy().await;
+    let healthy = patient.config.clone();
+    patient.config = healthy.replace("create_slot = false", "snapshot = \"initial\"");
+    assert_eq!(patient.codes(), ["slot-found"]);
+    patient.run("select pg_drop_replication_slot('walmill')").await;
+    assert_eq!(patient.codes(), Vec::<String>::new());
+    patient.run("revoke select on b from walmill").await;
+    let finding = patient.finding("role-select");
+    patient.run(&text(&finding, "suggestion")).await;
+    assert_eq!(patient.codes(), Vec::<String>::new());
+    let version = "select current_setting('server_version_num')::int";
+    let row = patient.client.query_one(version, &[]).await.expect(version);
+    if row.get::<_, i32>(0) < 170_000 {
+        patient.config = healthy.replace("create_slot = false", "failover = true");
+        assert_eq!(patient.codes(), ["server-version"]);
+    }
+}
+
+#[tokio::test]
 async fn a_running_walmill_is_no_finding() {
     let patient = Patient::healthy().await;
     let config = Config::new(patient.cluster.url().parse().expect("a URL"));
