@@ -2,6 +2,7 @@
 
 mod der;
 mod end_point;
+mod itself;
 mod key;
 mod verify;
 
@@ -23,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::url::{Tls, TlsMode};
 pub(super) use end_point::end_point;
-use verify::{AnyName, Unverified};
+use verify::{Unverified, Verified};
 
 /// What PostgreSQL's protocol is called where TLS begins without it.
 const ALPN: &[u8] = b"postgresql";
@@ -66,22 +67,22 @@ fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> io::Result<Arc<dyn Serv
     if !matches!(tls.mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
         return Ok(Arc::new(Unverified(provider)));
     }
-    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(tls)?), provider)
+    let trusted = tls.roots.as_deref().map(certificates).transpose()?.unwrap_or_default();
+    let roots = Arc::new(roots(tls, &trusted)?);
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider)
         .with_crls(revoked(tls)?)
         .build()
         .map_err(io::Error::other)?;
-    Ok(match tls.mode {
-        TlsMode::VerifyCa => Arc::new(AnyName(webpki)),
-        _ => webpki,
-    })
+    let any_name = tls.mode == TlsMode::VerifyCa;
+    Ok(Arc::new(Verified { webpki, trusted, any_name }))
 }
 
-fn roots(tls: &Tls) -> io::Result<RootCertStore> {
+fn roots(tls: &Tls, trusted: &[CertificateDer<'static>]) -> io::Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     match &tls.roots {
         Some(file) => {
-            for certificate in certificates(file)? {
-                store.add(certificate).map_err(|error| unreadable(file, error))?;
+            for certificate in trusted {
+                store.add(certificate.clone()).map_err(|error| unreadable(file, error))?;
             }
         }
         None => {

@@ -69,6 +69,12 @@ impl Patient {
         Self { cluster, client, folder, config }
     }
 
+    /// The server's.
+    async fn version(&self) -> i32 {
+        let version = "select current_setting('server_version_num')::int / 10000";
+        self.client.query_one(version, &[]).await.expect(version).get(0)
+    }
+
     fn doctor(&self, arguments: &[&str]) -> Output {
         doctor(self.folder.path(), &self.config, arguments)
     }

@@ -3,7 +3,11 @@
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const OCTETS: u8 = 0x04;
 pub(super) const OID: u8 = 0x06;
+pub(super) const UTC_TIME: u8 = 0x17;
+pub(super) const GENERAL_TIME: u8 = 0x18;
 pub(super) const SEQUENCE: u8 = 0x30;
+/// What stands in front of all else in a certificate.
+pub(super) const VERSION: u8 = 0xA0;
 
 /// The content of the element in front, and what is behind it.
 pub(super) fn element(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::itself;
 
 /// `require`: whoever it is, but nobody who only listens.
 #[derive(Debug)]
@@ -49,11 +52,32 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
-/// `verify-ca`: a certificate that an authority signed, for whatever name.
+/// `verify-ca` and `verify-full`: a certificate that an authority signed, or one that is itself
+/// among those that we trust.
 #[derive(Debug)]
-pub(super) struct AnyName(pub(super) Arc<WebPkiServerVerifier>);
+pub(super) struct Verified {
+    pub(super) webpki: Arc<WebPkiServerVerifier>,
+    pub(super) trusted: Vec<CertificateDer<'static>>,
+    /// `verify-ca` takes any name.
+    pub(super) any_name: bool,
+}
 
-impl ServerCertVerifier for AnyName {
+impl Verified {
+    fn verify_itself(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        itself::check_time(certificate, now)?;
+        match self.any_name {
+            true => Ok(()),
+            false => verify_server_name(&ParsedCertificate::try_from(certificate)?, name),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verified {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -62,11 +86,16 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.trusted.iter().any(|trusted| trusted == certificate) {
+            return self
+                .verify_itself(certificate, name, now)
+                .map(|()| ServerCertVerified::assertion());
+        }
         // The name is looked at last, so this error says that all the rest is well.
-        match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        match self.webpki.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if self.any_name => Ok(ServerCertVerified::assertion()),
             verified => verified,
         }
     }
@@ -77,7 +106,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        self.webpki.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -86,10 +115,10 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        self.webpki.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }

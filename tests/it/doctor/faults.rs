@@ -85,7 +85,9 @@ const RUN: &[Fault] = &[
 #[tokio::test]
 async fn each_fault_is_found_and_mended_by_the_sql_that_is_suggested() {
     let patient = Patient::healthy().await;
-    for Fault { code, sql, .. } in SET {
+    let since_18 = fault("idle-slot-timeout", "idle_replication_slot_timeout = '1h'", "");
+    let newest = patient.version().await >= 18;
+    for Fault { code, sql, .. } in SET.iter().chain(newest.then_some(&since_18)) {
         patient.run(&format!("ALTER SYSTEM SET {sql}; select pg_reload_conf()")).await;
         mends(&patient, code).await;
     }

@@ -14,6 +14,8 @@ const SCRIPT: &str = r"set -e
 openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca
 openssl req -x509 -newkey rsa:2048 -nodes -keyout other.key -out other.crt -days 2 -subj /CN=o
 printf 'subjectAltName=DNS:localhost\n' > names
+openssl req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.crt -days 2 -subj /CN=own \
+    -addext subjectAltName=DNS:localhost
 sign() {
     openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj /CN=$2
     openssl x509 -req -in $1.csr -CA $3.crt -CAkey $3.key -CAcreateserial -days $4 \
@@ -96,6 +98,13 @@ async fn tls_is_what_the_address_asks_for() {
     ] {
         enters(&server, &at(&server, host, &options)).await;
     }
+    let direct = at(&server, "localhost", "sslmode=require&sslnegotiation=direct");
+    let version = "select current_setting('server_version_num')::int / 10000";
+    let client = super::within(&server).await;
+    match client.query_one(version, &[]).await.expect(version).get::<_, i32>(0) {
+        17.. => enters(&server, &direct).await,
+        _ => complains(&direct, "connect to localhost", "").await,
+    }
     for (host, options, error, remedy) in [
         ("127.0.0.1", format!("sslmode=verify-full&{ours}"), "not valid for", "subjectAltName"),
         ("localhost", format!("sslmode=verify-ca&{other}"), "invalid peer", "sslrootcert"),
@@ -126,14 +135,20 @@ async fn tls_is_what_the_address_asks_for() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_or_that_signed_itself_is_refused() {
+async fn a_certificate_that_has_expired_or_that_a_stranger_signed_is_refused() {
     let Some(files) = Certificates::make() else { return };
     let ours = format!("sslmode=verify-full&sslrootcert={}", files.path("ca.crt"));
     let expired = files.server("expired", &[]).await;
     complains(&at(&expired, "localhost", &ours), "Expired", "sslrootcert").await;
     enters(&expired, &at(&expired, "localhost", "sslmode=require")).await;
-    let itself = files.server("other", &[]).await;
+    let itself = files.server("own", &[]).await;
     complains(&at(&itself, "localhost", &ours), "invalid peer certificate", "sslrootcert").await;
+    // As PostgreSQL's instructions have it: the certificate is its own authority.
+    let own = format!("sslrootcert={}", files.path("own.crt"));
+    enters(&itself, &at(&itself, "localhost", &own)).await;
+    enters(&itself, &at(&itself, "127.0.0.1", &format!("sslmode=verify-ca&{own}"))).await;
+    let full = format!("sslmode=verify-full&{own}");
+    complains(&at(&itself, "127.0.0.1", &full), "not valid for", "subjectAltName").await;
 }
 
 #[tokio::test]
