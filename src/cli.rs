@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod init;
 mod pipeline;
 mod run;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Check a config without a database: keys, names, secrets, and that each plugin loads.
     Check(check::Arguments),
+    /// Ask the database what stands in the way of a stream, and what mends it.
+    Doctor(doctor::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
     /// Tell a pipeline that runs to go on.
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),

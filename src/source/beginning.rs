@@ -75,9 +75,9 @@ impl Worker {
                 slot::create(&server.database, &self.config).await?;
                 server.past.durable
             }
-            Beginning::Snapshot => self.snapshot(&mut server, None, attempt, appender).await?,
+            Beginning::Snapshot => self.snapshot(&mut server, None, appender).await?,
             Beginning::Anew(renewal, gap) => {
-                self.renew(&mut server, renewal, gap, attempt, appender).await?
+                self.renew(&mut server, renewal, gap, appender).await?
             }
         };
         let transactions = match self.assembler.wants_whole() {
@@ -104,7 +104,7 @@ impl Worker {
     async fn meet<'a>(&self, config: &'a Config, attempt: usize) -> Result<Server<'a>, Fault> {
         let mut connection = Connection::open(config, attempt).await?;
         options::check(config, connection.major_version())?;
-        let database = Database::open(&config.url, attempt).await?;
+        let database = Database::beside(&config.url, connection.place()).await?;
         let identity = connection.identify().await?;
         self.publisher.identified(connection.server_version(), &identity);
         let past = Past { origin: self.store.origin()?, durable: self.durable.borrow().lsn() };
@@ -148,7 +148,6 @@ impl Worker {
         &mut self,
         server: &mut Server<'_>,
         gap: Option<Gap>,
-        attempt: usize,
         appender: &Appender,
     ) -> Result<Lsn, Fault> {
         let snapshotter = Snapshotter {
@@ -160,7 +159,7 @@ impl Worker {
             identity: &server.identity,
             definitions: self.assembler.definitions(),
             gap,
-            attempt,
+            place: server.connection.place().clone(),
         };
         snapshotter.take(&mut server.connection, &server.database).await
     }
@@ -171,11 +170,10 @@ impl Worker {
         server: &mut Server<'_>,
         renewal: Renewal,
         gap: Option<Gap>,
-        attempt: usize,
         appender: &Appender,
     ) -> Result<Lsn, Fault> {
         let point = if renewal.snapshot {
-            self.snapshot(server, gap, attempt, appender).await?
+            self.snapshot(server, gap, appender).await?
         } else {
             slot::create(&server.database, &self.config).await?;
             let made = slot::find(&server.database, &self.config).await?;
@@ -203,7 +201,7 @@ impl Worker {
         let dropped = async {
             let mut connection = Connection::open(&self.config, attempt).await?;
             let identity = connection.identify().await?;
-            let database = Database::open(&self.config.url, attempt).await?;
+            let database = Database::beside(&self.config.url, connection.place()).await?;
             snapshot::drop_slot(&database, &self.store, &begun, &identity).await
         };
         if !matches!(timeout(LAST_WORD, dropped).await, Ok(Ok(()))) {

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::config::Config;
 use super::database::Database;
 use super::fault::{Fault, Report};
-use super::{publication, slot};
+use super::login::Purpose;
+use super::{entry, publication, slot};
 use crate::model::Finding;
 
 /// One slot, as `pg_replication_slots` shows it.
@@ -37,7 +38,7 @@ pub async fn list(config: &Config) -> Result<Vec<SlotStatus>, Finding> {
                  ELSE pg_current_wal_flush_lsn() END, restart_lsn)::int8, \
                  confirmed_flush_lsn::text FROM pg_replication_slots ORDER BY 1";
     let listed = async {
-        let database = Database::open(&config.url, 0).await?;
+        let database = open(config).await?;
         database.rows("list the slots", query, &[]).await
     };
     let rows = listed.await.map_err(finding)?;
@@ -56,7 +57,7 @@ pub async fn list(config: &Config) -> Result<Vec<SlotStatus>, Finding> {
 /// Makes the publication and the slot of the config, where they are not there.
 pub async fn create(config: &Config) -> Result<(), Finding> {
     let created = async {
-        let database = Database::open(&config.url, 0).await?;
+        let database = open(config).await?;
         let found = slot::find(&database, config).await?;
         publication::ensure(&database, config, found.is_some(), true).await?;
         match found {
@@ -70,10 +71,15 @@ pub async fn create(config: &Config) -> Result<(), Finding> {
 /// Drops the config's slot; whether there was one.
 pub async fn remove(config: &Config) -> Result<bool, Finding> {
     let removed = async {
-        let database = Database::open(&config.url, 0).await?;
+        let database = open(config).await?;
         slot::remove(&database, config.slot.as_str()).await
     };
     removed.await.map_err(finding)
+}
+
+async fn open(config: &Config) -> Result<Database, Fault> {
+    let (session, _) = entry::enter(&config.url, Purpose::Queries, 0).await?;
+    Database::of(session, &config.url).await
 }
 
 fn finding(fault: Fault) -> Finding {

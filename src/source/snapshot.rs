@@ -20,6 +20,7 @@ use super::assembler::Definitions;
 use super::config::{Config, Snapshot};
 use super::connection::{Connection, Identity, Made};
 use super::database::Database;
+use super::entry::Place;
 use super::fault::Fault;
 use super::gap::Gap;
 use super::slot::{self, Past};
@@ -45,8 +46,8 @@ pub(super) struct Snapshotter<'a> {
     pub(super) gap: Option<Gap>,
     /// The definitions that changes so far have used: those of an older stream, where there is one.
     pub(super) definitions: &'a mut Definitions,
-    /// Which of the address's hosts is the server.
-    pub(super) attempt: usize,
+    /// Where the server is.
+    pub(super) place: Place,
 }
 
 /// A slot that is there already, and whose beginning no snapshot can reach.
@@ -126,8 +127,8 @@ impl Snapshotter<'_> {
 
     /// Reads every table; how many rows there were.
     async fn read(&mut self, made: &Made, database: &Database) -> Result<u64, Fault> {
-        let (url, attempt) = (&self.config.url, self.attempt);
-        let first = Session::open(url, attempt, &made.snapshot).await?;
+        let (url, place) = (&self.config.url, &self.place);
+        let first = Session::open(url, place, &made.snapshot).await?;
         let tables = self.tables(&first, database).await?;
         let ids = tables.iter().map(|table| self.store.intern_relation(&table.relation));
         let ids: Vec<RelationId> = ids.collect::<Result<_, _>>()?;
@@ -137,7 +138,7 @@ impl Snapshotter<'_> {
         let wanted = self.config.snapshot_workers.get().min(work.shares());
         let mut sessions = vec![first];
         while sessions.len() < wanted {
-            let session = Session::open(url, attempt, &made.snapshot).await?;
+            let session = Session::open(url, place, &made.snapshot).await?;
             // Behind somebody who waits to change a table we would wait for ourselves.
             if session.lock(&parts(&tables), "NOWAIT").await.is_err() {
                 tracing::info!(connections = sessions.len(), "someone waits to change a table");
