@@ -3,9 +3,12 @@
 mod bad_input;
 mod console;
 mod demo;
+mod differential;
 mod end_to_end;
 mod layers;
+mod oracle;
 mod plugins;
+mod postgres18;
 mod pull;
 mod source;
 mod sse;

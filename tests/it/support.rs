@@ -3,8 +3,10 @@
 pub mod browser;
 pub mod clients;
 pub mod process;
+pub mod servers;
 pub mod serving;
 pub mod streaming;
+pub mod turmoil;
 pub mod workload;
 
 use tokio_postgres::{Client, NoTls};

@@ -1,0 +1,124 @@
+//! PostgreSQL's own decoder as oracle: a second slot over the same log, with the plugin
+//! `test_decoding`, must tell the same transactions, change by change, as walmill's source and
+//! journal.
+
+mod journal;
+mod test_decoding;
+
+use std::fmt;
+
+use tempfile::TempDir;
+use tokio_postgres::Client;
+use walmill::cluster::{Cluster, Options};
+use walmill::source::Config;
+
+use crate::support::streaming::Streaming;
+use crate::support::turmoil::{Ddl, Turmoil, seed};
+use crate::support::{connect, execute};
+
+/// A committed transaction, or a message that belongs to none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// `None` for a message of its own.
+    pub xid: Option<u32>,
+    pub changes: Vec<Change>,
+}
+
+/// One change, in a form that both decoders can be brought to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    Row { table: String, op: &'static str, old: Option<Row>, new: Option<Row> },
+    Truncate { tables: Vec<String>, cascade: bool, restart: bool },
+    Message { transactional: bool, prefix: String, content: String },
+}
+
+/// Columns by name, in the table's order. An old row is without its NULLs, since one decoder leaves
+/// them out.
+pub type Row = Vec<(String, Cell)>;
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cell {
+    Null,
+    Unchanged,
+    Text(String),
+}
+
+/// The message behind everything.
+const END: &str = "the end";
+
+impl Transaction {
+    pub fn is_end(&self) -> bool {
+        matches!(self.changes.as_slice(), [Change::Message { prefix, .. }] if prefix == END)
+    }
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changes = self.changes.iter().map(|change| format!("\n  {change:?}"));
+        let text = format!("transaction {:?}{}", self.xid, changes.collect::<String>());
+        f.pad(&text)
+    }
+}
+
+/// Every table there is and will be, under the names of the partitioned ones.
+const PUBLICATION: &str =
+    "CREATE PUBLICATION walmill FOR ALL TABLES WITH (publish_via_partition_root = true);";
+const SLOT: &str = "SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')";
+
+/// Runs a workload past both decoders.
+async fn compare(options: &Options, config: impl FnOnce(&mut Config), rounds: usize) {
+    let cluster = Cluster::start(options).expect("a throw-away PostgreSQL");
+    let client = connect(&cluster).await;
+    execute(&client, &Turmoil::schema()).await;
+    execute(&client, PUBLICATION).await;
+    let folder = TempDir::new().expect("a folder");
+    let mut source = Config::new(cluster.url().parse().expect("a URL"));
+    config(&mut source);
+    let source = Streaming::start(folder.path(), source);
+    source.streaming().await;
+    execute(&client, SLOT).await;
+
+    let writers = Turmoil::writers(&cluster).await;
+    let mut turmoil = Turmoil::new(seed(), Ddl::Silent);
+    turmoil.rounds(&writers, rounds).await;
+    execute(&client, &format!("SELECT pg_logical_emit_message(false, '{END}', '')")).await;
+    // A message alone does not make the server write its log out; a commit does.
+    execute(&client, "CREATE TABLE behind ()").await;
+
+    let theirs = oracle(&client).await;
+    let ours = journal::transactions(&source.store).await;
+    source.stop().await;
+    for (at, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        assert!(ours == theirs, "transaction {at}\nours: {ours:.2000}\ntheirs: {theirs:.2000}");
+    }
+    assert_eq!(ours.len(), theirs.len());
+    let changes: usize = ours.iter().map(|transaction| transaction.changes.len()).sum();
+    println!("{} transactions, {changes} changes", ours.len());
+    assert!(changes > 10 * rounds, "only {changes} changes in {rounds} rounds");
+}
+
+async fn oracle(client: &Client) -> Vec<Transaction> {
+    // As walmill asks for values.
+    execute(
+        client,
+        "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; \
+         SET bytea_output = 'hex'; SET timezone = 'UTC'",
+    )
+    .await;
+    // Empty transactions too: to leave them out it would forget that messages make one not empty.
+    let changes = "SELECT data FROM pg_logical_slot_get_changes('oracle', NULL, NULL, \
+                   'include-xids', '1', 'skip-empty-xacts', '0')";
+    let rows = client.query(changes, &[]).await.expect("test_decoding");
+    test_decoding::transactions(rows.iter().map(|row| row.get(0)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_holds_what_postgresql_itself_decodes() {
+    compare(&Options::default(), |_| {}, 120).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_the_server_does_not_hold_in_memory_are_decoded_alike() {
+    let little = Options::default().set("logical_decoding_work_mem", "64kB");
+    compare(&little, |_| {}, 120).await;
+}
