@@ -14,6 +14,7 @@ mod fault;
 mod feedback;
 mod login;
 mod net;
+mod options;
 mod publication;
 pub mod raw;
 mod retry;
@@ -43,12 +44,13 @@ use crate::model::status::SourceStatus;
 use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
 use assembler::Assembler;
-pub use config::{Config, NameError, PublicationName, SlotName, Snapshot};
+pub use config::{Config, NameError, Origins, PublicationName, SlotName, Snapshot};
 use connection::{Connection, Halves};
 use database::Database;
 use fault::{Fault, Report};
 use feedback::{Feedback, Progress};
 use net::Socket;
+use options::Transactions;
 use retry::Backoff;
 use slot::Past;
 use status::Publisher;
@@ -78,7 +80,7 @@ impl Source {
     /// database: what is wrong there is in the status.
     ///
     /// # Errors
-    /// The system has no thread, or no runtime, to give.
+    /// The system has no thread, no runtime, or no folder for open transactions to give.
     pub fn start(
         config: Config,
         store: Store,
@@ -92,9 +94,10 @@ impl Source {
         let publisher = Publisher::new(&config, position, Arc::clone(&metrics));
         let status = publisher.subscribe();
         let relations = store.clone();
+        let spills = store.open_spills().map_err(io::Error::other)?;
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
         let worker = Worker {
-            assembler: Assembler::new(store.last_commit(), intern),
+            assembler: Assembler::new(store.last_commit(), intern, spills),
             config,
             store,
             durable,
@@ -189,6 +192,7 @@ impl Worker {
     async fn connect(&self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
         let config = &self.config;
         let mut connection = Connection::open(config, attempt).await?;
+        options::check(config, connection.major_version())?;
         let database = Database::open(&config.url, attempt).await?;
         let identity = connection.identify().await?;
         let wal_sender_timeout = connection.wal_sender_timeout().await?;
@@ -218,7 +222,11 @@ impl Worker {
             // somebody else. If the journal has ended, the stream finds out.
             let _ = appender.send(Append::Idle(slot.confirmed)).await;
         }
-        let halves = connection.stream(past.durable).await?;
+        let transactions = match self.assembler.wants_whole() {
+            true => Transactions::Whole,
+            false => Transactions::AsConfigured,
+        };
+        let halves = connection.stream(past.durable, transactions).await?;
         Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
     }
 
@@ -256,6 +264,7 @@ impl Worker {
             metrics: &self.metrics,
             patience: stream::patience(wal_sender_timeout),
             next_idle: Instant::now(),
+            paused: false,
         };
         self.publisher.streaming();
         self.told = None;

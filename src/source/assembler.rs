@@ -1,14 +1,18 @@
 //! From messages to the journal's blocks: whole transactions, a few at a time, or the parts of one
-//! that is larger than a block. Pure but for the numbers of new table definitions.
+//! that is larger than a block. Pure but for the numbers of new table definitions, and the files of
+//! transactions that are not decided yet.
 
 mod blocks;
+mod streamed;
 mod tables;
 
 use crate::model::{Lsn, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame};
 use crate::store::StoreError;
 use crate::store::journal::Block;
+use crate::store::spill::{SpillError, Spills};
 use blocks::{Blocks, Committed};
+use streamed::{StreamCommit, Streamed};
 use tables::Tables;
 
 pub(super) use tables::Intern;
@@ -24,6 +28,14 @@ pub(super) enum AssembleError {
     Nested,
     #[error("a change of table {0}, which was not described")]
     UnknownRelation(u32),
+    /// A savepoint was rolled back, and PostgreSQL does not say whose its messages are.
+    #[error(
+        "a savepoint of open transaction {0} was rolled back, and PostgreSQL does not say which of \
+         its logical messages went with it"
+    )]
+    Unclear(u32),
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -41,6 +53,7 @@ pub(super) enum Step {
 pub(super) struct Assembler {
     tables: Tables,
     blocks: Blocks,
+    streamed: Streamed,
     /// A position up to which nothing is in flight.
     idle: Option<Lsn>,
     /// Everything up to here has been handed on.
@@ -59,10 +72,11 @@ pub(super) struct Counts {
 
 impl Assembler {
     /// Starts behind `last_commit`.
-    pub(super) fn new(last_commit: Lsn, intern: Intern) -> Self {
+    pub(super) fn new(last_commit: Lsn, intern: Intern, spills: Spills) -> Self {
         Self {
             tables: Tables::new(intern),
             blocks: Blocks::new(last_commit),
+            streamed: Streamed::new(spills),
             idle: None,
             handed_on: Lsn::ZERO,
             counts: Counts::default(),
@@ -73,17 +87,16 @@ impl Assembler {
     /// described again.
     pub(super) fn disconnect(&mut self) {
         self.blocks.forget_open();
+        self.streamed.clear();
         self.tables.clear();
         self.idle = None;
     }
 
     /// Takes one message, which came at `received` (microseconds since 1970-01-01 UTC).
     pub(super) fn push(&mut self, bytes: &[u8], received: i64) -> Result<Step, AssembleError> {
-        match pgoutput::decode(bytes) {
-            Ok(message) => self.take(message, bytes, received),
-            // Nothing that was committed is in it.
-            Err(DecodeError::UnknownMessage(b'A')) => Ok(Step::Done),
-            Err(error) => Err(error.into()),
+        match self.streamed.is_inside() {
+            true => self.push_streamed(bytes, received),
+            false => self.take(pgoutput::decode(bytes)?, bytes, received),
         }
     }
 
@@ -103,16 +116,29 @@ impl Assembler {
             | Message::Update { relation, .. }
             | Message::Delete { relation, .. } => self.change(relation, bytes)?,
             Message::Truncate { relations, .. } => self.truncate(relations, bytes)?,
-            Message::Message { transactional: false, lsn, .. } if !self.blocks.is_open() => {
+            Message::Message { transactional: false, lsn, .. } if !self.is_inside() => {
                 self.lone_message(lsn, bytes, received)?;
             }
             Message::Message { .. } => self.append_change("a message", bytes, 1).map(drop)?,
+            Message::StreamStart { xid, first } => self.stream_start(xid, first)?,
+            Message::StreamStop => self.stream_stop()?,
+            Message::StreamAbort { xid, subxid, .. } => self.stream_abort(xid, subxid)?,
+            Message::StreamCommit { xid, commit_lsn, end_lsn, time } => {
+                let (commit, end) = (commit_lsn, end_lsn);
+                self.stream_commit(StreamCommit { xid, commit, end, time })?;
+            }
+            _ => {}
         }
         Ok(Step::Done)
     }
 
+    /// Whether a transaction, or a block of an open one, is coming in.
+    fn is_inside(&self) -> bool {
+        self.blocks.is_open() || self.streamed.is_inside()
+    }
+
     fn begin(&mut self, commit: Lsn, time: i64, xid: u32) -> Result<(), AssembleError> {
-        if self.blocks.is_open() {
+        if self.is_inside() {
             return Err(AssembleError::Nested);
         }
         self.idle = None;
@@ -169,13 +195,17 @@ impl Assembler {
         self.commit(lsn)
     }
 
-    /// Appends a change, unless the journal has it; its place in the buffer.
+    /// Appends a change, unless the journal has it; its place in the buffer. Inside a block of an
+    /// open transaction it goes to that one's file.
     fn append_change(
         &mut self,
         what: &'static str,
         bytes: &[u8],
         ordinals: u32,
     ) -> Result<Option<&mut [u8]>, AssembleError> {
+        if self.streamed.is_inside() {
+            return self.streamed.append(bytes, ordinals).map(Some);
+        }
         if !self.blocks.is_open() {
             return Err(AssembleError::Outside(what));
         }
@@ -188,25 +218,39 @@ impl Assembler {
 
     /// Whether there is a block to hand on.
     pub(super) fn has_block(&self) -> bool {
-        self.blocks.has_block()
+        self.is_replaying() || self.blocks.has_block()
     }
 
     /// Whether a block should be handed on before more is taken in.
     pub(super) fn is_full(&self) -> bool {
-        self.blocks.is_full()
+        self.is_replaying() || self.blocks.is_full()
     }
 
-    /// The next block, in the order of commits.
-    pub(super) fn take_block(&mut self) -> Option<Block> {
-        let block = self.blocks.take()?;
+    /// Whether a transaction is on its way from its file to the journal: until its blocks are
+    /// taken, no message may be pushed.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.streamed.is_replaying()
+    }
+
+    /// Whether transactions have to come whole from now on: PostgreSQL does not say enough about
+    /// open ones.
+    pub(super) fn wants_whole(&self) -> bool {
+        self.streamed.is_unclear()
+    }
+
+    /// The next block, in the order of commits; none may be left of a transaction in a file.
+    pub(super) fn take_block(&mut self) -> Result<Option<Block>, AssembleError> {
+        self.go_on_replaying()?;
+        let Some(block) = self.blocks.take() else { return Ok(None) };
         if block.complete {
             self.handed_on = self.handed_on.max(block.end);
         }
-        Some(block)
+        Ok(Some(block))
     }
 
     /// The server's log has reached `end`, and everything before it that is for us has come.
     pub(super) fn reached(&mut self, end: Lsn) {
+        // What is still open, PostgreSQL keeps whatever we confirm.
         if !self.blocks.is_open() {
             self.idle = Some(end);
         }

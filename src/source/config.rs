@@ -35,6 +35,28 @@ pub struct Config {
     /// Whether a missing publication is created, and one that walmill made is kept up to date.
     #[serde(default = "yes")]
     pub create_publication: bool,
+    /// Whether PostgreSQL (14 and later) sends transactions that do not fit its
+    /// `logical_decoding_work_mem` while they are open, instead of keeping them on its own disk.
+    #[serde(default = "yes")]
+    pub streaming: bool,
+    /// Whether prepared transactions come when they are prepared, to be kept here until they
+    /// commit (PostgreSQL 15 and later); else they come when they commit.
+    #[serde(default)]
+    pub two_phase: bool,
+    /// Whose changes come.
+    #[serde(default)]
+    pub origin: Origins,
+    /// Whether a slot that walmill creates is kept on standbys, too (PostgreSQL 17 and later).
+    #[serde(default)]
+    pub failover: bool,
+    /// Whether changes of a partition come under the name of the whole, where walmill makes the
+    /// publication.
+    #[serde(default = "yes")]
+    pub publish_via_partition_root: bool,
+    /// Whether stored generated columns come (PostgreSQL 18 and later), where walmill makes the
+    /// publication.
+    #[serde(default)]
+    pub publish_generated_columns: bool,
     /// How long walmill waits for the database at the start before it gives up; later it waits for
     /// ever.
     #[serde(default = "start_timeout")]
@@ -53,6 +75,12 @@ impl Config {
             snapshot: Snapshot::default(),
             create_slot: true,
             create_publication: true,
+            streaming: true,
+            two_phase: false,
+            origin: Origins::default(),
+            failover: false,
+            publish_via_partition_root: true,
+            publish_generated_columns: false,
             start_timeout: start_timeout(),
         }
     }
@@ -87,6 +115,18 @@ pub enum Snapshot {
     /// They are left alone: the stream begins with the slot.
     #[default]
     Never,
+}
+
+/// Whose changes come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origins {
+    /// All.
+    #[default]
+    Any,
+    /// Those that were made on this server, and not those that it got from another by replication
+    /// (PostgreSQL 16 and later).
+    None,
 }
 
 /// A name or word that PostgreSQL or walmill does not take.

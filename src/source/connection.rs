@@ -13,13 +13,12 @@ use super::config::Config;
 use super::fault::{Fault, quote};
 use super::login::{self, Session};
 use super::net::{self, Socket};
+use super::options::{self, Transactions};
 use super::wire::{Wire, broken, row, server_error};
 use crate::model::Lsn;
 
 /// For the server to answer anything but the start of the stream.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The first server version whose pgoutput knows `messages`.
-const WITH_MESSAGES: u32 = 14;
 /// The first server version that ends sessions for being idle.
 const WITH_IDLE_TIMEOUT: u32 = 14;
 
@@ -67,7 +66,8 @@ impl<'a> Connection<'a> {
         self.session.parameters.get("server_version").map_or("", String::as_str)
     }
 
-    fn major_version(&self) -> u32 {
+    /// The first number of the server's version.
+    pub(super) fn major_version(&self) -> u32 {
         let version = self.server_version();
         let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
         version[..end].parse().unwrap_or(0)
@@ -97,16 +97,15 @@ impl<'a> Connection<'a> {
     }
 
     /// Starts the stream behind `from`.
-    pub(super) async fn stream(mut self, from: Lsn) -> Result<Halves, Fault> {
-        let (slot, publication) = (&self.config.slot, self.config.publication.as_str());
-        // The list of names is itself text with identifiers in it.
-        let publication = quote(publication).replace('\'', "''");
-        let messages = if self.major_version() >= WITH_MESSAGES { ", messages 'true'" } else { "" };
-        let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} \
-             (proto_version '1', publication_names '{publication}'{messages})",
-            quote(slot.as_str()),
-        );
+    pub(super) async fn stream(
+        mut self,
+        from: Lsn,
+        transactions: Transactions,
+    ) -> Result<Halves, Fault> {
+        let slot = &self.config.slot;
+        let options = options::stream(self.config, self.major_version(), transactions);
+        let command =
+            format!("START_REPLICATION SLOT {} LOGICAL {from} ({options})", quote(slot.as_str()),);
         self.query(&command).await.map_err(|error| Fault::broken("start the stream", &error))?;
         loop {
             let next = timeout(ANSWER, self.session.wire.next()).await;

@@ -8,6 +8,7 @@ use super::config::Config;
 use super::connection::Identity;
 use super::database::Database;
 use super::fault::{Fault, start_anew};
+use super::options;
 use crate::model::Lsn;
 use crate::store::Origin;
 
@@ -58,14 +59,12 @@ pub(super) async fn find(database: &Database, config: &Config) -> Result<Option<
 /// Creates the slot. PostgreSQL waits here for every transaction that is open now.
 pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot, Fault> {
     let slot = config.slot.as_str();
-    let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+    // A slot's name needs no quotes: it has none in it.
+    let create = format!("SELECT {}", options::create_slot(config));
     if !config.create_slot {
-        return Err(Fault::person(
-            format!("slot `{slot}` is missing"),
-            format!("run `SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')`"),
-        ));
+        return Err(Fault::person(format!("slot `{slot}` is missing"), format!("run `{create}`")));
     }
-    let created = async { database.rows("create the slot", create, &[&slot]).await };
+    let created = async { database.rows("create the slot", &create, &[]).await };
     let mut waiting = interval(WAITING);
     waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     waiting.reset();

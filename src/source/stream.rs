@@ -49,6 +49,8 @@ pub(super) struct Stream<'a, R> {
     pub(super) patience: Duration,
     /// When the next position may be handed on without a change.
     pub(super) next_idle: Instant,
+    /// Messages that have come were left where they are until a replay is done.
+    pub(super) paused: bool,
 }
 
 /// How long a server that gives up on us after so long may be silent itself.
@@ -60,6 +62,9 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
     /// Runs until `shutdown`, or until something breaks.
     pub(super) async fn run(&mut self, shutdown: &CancellationToken) -> Result<End, Fault> {
         loop {
+            if self.paused && !self.assembler.is_replaying() {
+                self.take_in().await?;
+            }
             let idle = self.assembler.idle();
             tokio::select! {
                 // In this order: what has come is taken in before what came earlier is handed on,
@@ -74,7 +79,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 // The server hears from the feedback task for as long as this waits.
                 room = self.appender.reserve(), if self.assembler.has_block() => {
                     let Ok(room) = room else { return Ok(End::JournalClosed) };
-                    if let Some(block) = self.assembler.take_block() {
+                    if let Some(block) = self.assembler.take_block().map_err(misassembled)? {
                         room.send(Append::Block(block));
                     }
                 }
@@ -93,11 +98,15 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
         }
     }
 
-    /// Takes every whole message that has come.
+    /// Takes every whole message that has come, or those up to a commit whose transaction lies in
+    /// a file.
     async fn take_in(&mut self) -> Result<(), Fault> {
         let received = clock::now();
         let wrong = |error| Fault::broken("receive", &error);
-        while let Some((tag, body)) = self.wire.take().map_err(wrong)? {
+        self.paused = false;
+        while !self.paused
+            && let Some((tag, body)) = self.wire.take().map_err(wrong)?
+        {
             match (tag, body.split_first()) {
                 (b'd', Some((b'w', data))) => {
                     // Start and end in the log, and the time it was sent.
@@ -111,6 +120,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                         let key = self.database.primary_key(table).await?;
                         self.assembler.set_primary_key(&key);
                     }
+                    self.paused = self.assembler.is_replaying();
                 }
                 (b'd', Some((b'k', data))) => {
                     let (Some(head), Some(asks)) = (data.first_chunk::<8>(), data.get(16)) else {
@@ -167,6 +177,14 @@ fn lsn<const N: usize>(head: &[u8; N]) -> Lsn {
 fn misassembled(error: AssembleError) -> Fault {
     match error {
         AssembleError::Store(error) => Fault::Store(error),
+        AssembleError::Spill(error) => Fault::away(
+            format!("keep an open transaction: {error}"),
+            "see the disk of `store.path`; what was received of open transactions comes again",
+        ),
+        AssembleError::Unclear(_) => Fault::away(
+            error.to_string(),
+            "nothing: walmill asks for whole transactions from now on",
+        ),
         error => Fault::person(
             format!("the stream makes no sense: {error}"),
             "report this with the server's version; a proxy between walmill and PostgreSQL may be \

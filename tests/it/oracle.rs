@@ -65,28 +65,45 @@ const PUBLICATION: &str =
     "CREATE PUBLICATION walmill FOR ALL TABLES WITH (publish_via_partition_root = true);";
 const SLOT: &str = "SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')";
 
+/// So many rounds of the workload.
+const ROUNDS: usize = 120;
+
+/// What PostgreSQL does with a transaction that is too large for its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Large {
+    /// There is none.
+    None,
+    /// Keeps it on its own disk until it commits.
+    Spilled,
+    /// Sends it while it is open.
+    Streamed,
+}
+
 /// Runs a workload past both decoders.
-async fn compare(options: &Options, config: impl FnOnce(&mut Config), rounds: usize) {
-    let cluster = Cluster::start(options).expect("a throw-away PostgreSQL");
+async fn compare(large: Large) {
+    let memory = if large == Large::None { "64MB" } else { "64kB" };
+    let options = Options::default().set("logical_decoding_work_mem", memory);
+    let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
     let client = connect(&cluster).await;
     execute(&client, &Turmoil::schema()).await;
     execute(&client, PUBLICATION).await;
     let folder = TempDir::new().expect("a folder");
     let mut source = Config::new(cluster.url().parse().expect("a URL"));
-    config(&mut source);
+    source.streaming = large != Large::Spilled;
     let source = Streaming::start(folder.path(), source);
     source.streaming().await;
     execute(&client, SLOT).await;
 
     let writers = Turmoil::writers(&cluster).await;
     let mut turmoil = Turmoil::new(seed(), Ddl::Silent);
-    turmoil.rounds(&writers, rounds).await;
+    turmoil.rounds(&writers, ROUNDS).await;
     execute(&client, &format!("SELECT pg_logical_emit_message(false, '{END}', '')")).await;
     // A message alone does not make the server write its log out; a commit does.
     execute(&client, "CREATE TABLE behind ()").await;
 
     let theirs = oracle(&client).await;
     let ours = journal::transactions(&source.store).await;
+    assert_eq!(went(&client).await, large);
     source.stop().await;
     for (at, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         assert!(ours == theirs, "transaction {at}\nours: {ours:.2000}\ntheirs: {theirs:.2000}");
@@ -94,7 +111,19 @@ async fn compare(options: &Options, config: impl FnOnce(&mut Config), rounds: us
     assert_eq!(ours.len(), theirs.len());
     let changes: usize = ours.iter().map(|transaction| transaction.changes.len()).sum();
     println!("{} transactions, {changes} changes", ours.len());
-    assert!(changes > 10 * rounds, "only {changes} changes in {rounds} rounds");
+    assert!(changes > 10 * ROUNDS, "only {changes} changes in {ROUNDS} rounds");
+}
+
+/// Which way the largest transactions went, by the server's own count.
+async fn went(client: &Client) -> Large {
+    let query = "SELECT spill_txns > 0, stream_txns > 0 FROM pg_stat_replication_slots \
+                 WHERE slot_name = 'walmill'";
+    let row = client.query_one(query, &[]).await.expect("the slot's counts");
+    match (row.get(0), row.get(1)) {
+        (_, true) => Large::Streamed,
+        (true, false) => Large::Spilled,
+        (false, false) => Large::None,
+    }
 }
 
 async fn oracle(client: &Client) -> Vec<Transaction> {
@@ -115,11 +144,15 @@ async fn oracle(client: &Client) -> Vec<Transaction> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_holds_what_postgresql_itself_decodes() {
-    compare(&Options::default(), |_| {}, 120).await;
+    compare(Large::None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transactions_that_the_server_does_not_hold_in_memory_are_decoded_alike() {
-    let little = Options::default().set("logical_decoding_work_mem", "64kB");
-    compare(&little, |_| {}, 120).await;
+async fn also_of_transactions_that_come_while_they_are_open() {
+    compare(Large::Streamed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn also_of_transactions_that_the_server_keeps_on_its_disk() {
+    compare(Large::Spilled).await;
 }
