@@ -12,6 +12,8 @@ mod connection;
 mod database;
 mod fault;
 mod feedback;
+#[doc(hidden)]
+pub mod fuzz;
 mod login;
 mod net;
 mod options;

@@ -135,6 +135,18 @@ impl Changes {
         Ok(Some(batch))
     }
 
+    /// Reads a block that did not come from the journal.
+    pub fn read_block(
+        &mut self,
+        block: Block,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        limits: &Limits,
+    ) -> Result<(), ChangesError> {
+        self.place = Some(Place::new(block));
+        self.read_place(batch, tables, limits)
+    }
+
     /// Reads the block in hand until its end, or until the batch is full.
     fn read_place(
         &mut self,

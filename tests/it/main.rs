@@ -6,6 +6,7 @@ mod demo;
 mod differential;
 mod encoder;
 mod end_to_end;
+mod fuzzed;
 mod layers;
 mod oracle;
 mod plugins;
