@@ -322,7 +322,10 @@ async fn first_connection(
 ) -> anyhow::Result<()> {
     let mut watched = status.clone();
     tokio::select! {
-        _ = watched.wait_for(|status| status.connections > 0) => return Ok(()),
+        // A standby may wait for its turn as long as it takes.
+        _ = watched.wait_for(|status| {
+            status.connections > 0 || matches!(status.state, SourceState::Standby { .. })
+        }) => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
         () = tokio::time::sleep(limit) => {}
     }

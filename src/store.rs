@@ -179,13 +179,16 @@ impl Store {
         self.inner.relations.get(id)
     }
 
-    /// Opens the place of transactions that are not decided yet, empty. Called once.
+    /// Opens the place of transactions that are not decided yet; of those before, only what was
+    /// prepared is there. Called once.
     ///
     /// # Errors
     /// See [`SpillError`].
     pub fn open_spills(&self) -> Result<Spills, SpillError> {
         let folder = self.inner.folder.path().join(SPILL);
-        Spills::open(&folder, self.inner.config.min_free)
+        let store = self.clone();
+        let sync = move || Ok(store.inner.db.persist(PersistMode::SyncAll)?);
+        Spills::open(&folder, self.inner.config.min_free, Arc::new(sync))
     }
 
     /// Starts the journal's thread: what is sent to the appender is stored in that order and

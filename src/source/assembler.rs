@@ -3,6 +3,7 @@
 //! transactions that are not decided yet.
 
 mod blocks;
+mod prepared;
 mod streamed;
 mod tables;
 
@@ -12,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::journal::Block;
 use crate::store::spill::{SpillError, Spills};
 use blocks::{Blocks, Committed};
-use streamed::{StreamCommit, Streamed};
+use streamed::{Commit, Streamed};
 use tables::Tables;
 
 pub(super) use tables::Intern;
@@ -34,6 +35,9 @@ pub(super) enum AssembleError {
          its logical messages went with it"
     )]
     Unclear(u32),
+    /// It was prepared before we were there, or for another data folder.
+    #[error("prepared transaction `{0}` has committed, and its changes are not here")]
+    Unprepared(String),
     #[error(transparent)]
     Spill(#[from] SpillError),
     #[error(transparent)]
@@ -47,6 +51,9 @@ pub(super) enum Step {
     /// The stream does not say what the table's key is: look its primary key up and give it to
     /// [`Assembler::set_primary_key`].
     PrimaryKey(u32),
+    /// A transaction was prepared: run what [`Assembler::seal`] gives, which takes its time, and
+    /// then tell [`Assembler::sealed`].
+    Seal,
 }
 
 /// Puts blocks together.
@@ -72,15 +79,19 @@ pub(super) struct Counts {
 
 impl Assembler {
     /// Starts behind `last_commit`.
-    pub(super) fn new(last_commit: Lsn, intern: Intern, spills: Spills) -> Self {
-        Self {
+    pub(super) fn new(
+        last_commit: Lsn,
+        intern: Intern,
+        spills: Spills,
+    ) -> Result<Self, SpillError> {
+        Ok(Self {
             tables: Tables::new(intern),
             blocks: Blocks::new(last_commit),
-            streamed: Streamed::new(spills),
+            streamed: Streamed::open(spills, last_commit)?,
             idle: None,
             handed_on: Lsn::ZERO,
             counts: Counts::default(),
-        }
+        })
     }
 
     /// The connection is gone: what came of an open transaction will come again, and tables will be
@@ -94,7 +105,7 @@ impl Assembler {
 
     /// Takes one message, which came at `received` (microseconds since 1970-01-01 UTC).
     pub(super) fn push(&mut self, bytes: &[u8], received: i64) -> Result<Step, AssembleError> {
-        match self.streamed.is_inside() {
+        match self.streamed.is_in_block() {
             true => self.push_streamed(bytes, received),
             false => self.take(pgoutput::decode(bytes)?, bytes, received),
         }
@@ -125,14 +136,24 @@ impl Assembler {
             Message::StreamAbort { xid, subxid, .. } => self.stream_abort(xid, subxid)?,
             Message::StreamCommit { xid, commit_lsn, end_lsn, time } => {
                 let (commit, end) = (commit_lsn, end_lsn);
-                self.stream_commit(StreamCommit { xid, commit, end, time })?;
+                self.stream_commit(Commit { xid, commit, end, time })?;
             }
-            _ => {}
+            Message::BeginPrepare(prepared) => self.begin_prepare(prepared)?,
+            Message::Prepare(prepared) => return self.prepare(prepared),
+            Message::StreamPrepare(prepared) => return self.stream_prepare(prepared),
+            Message::CommitPrepared { commit_lsn, end_lsn, time, xid, gid } => {
+                let (commit, end) = (commit_lsn, end_lsn);
+                self.commit_prepared(Commit { xid, commit, end, time }, gid)?;
+            }
+            Message::RollbackPrepared { xid, end_lsn, .. } => {
+                self.roll_back_prepared(xid, end_lsn)?;
+            }
         }
         Ok(Step::Done)
     }
 
-    /// Whether a transaction, or a block of an open one, is coming in.
+    /// Whether a transaction, or a block of an open one, is coming in, or is on its way from its
+    /// file to the journal.
     fn is_inside(&self) -> bool {
         self.blocks.is_open() || self.streamed.is_inside()
     }
@@ -251,7 +272,7 @@ impl Assembler {
     /// The server's log has reached `end`, and everything before it that is for us has come.
     pub(super) fn reached(&mut self, end: Lsn) {
         // What is still open, PostgreSQL keeps whatever we confirm.
-        if !self.blocks.is_open() {
+        if !self.is_inside() {
             self.idle = Some(end);
         }
     }

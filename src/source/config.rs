@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::url::Url;
 use crate::model::pattern::TablePattern;
-use crate::model::quantity::Period;
+use crate::model::quantity::{ByteSize, Period};
 
 /// Longest name that PostgreSQL keeps; it cuts longer ones without a word.
 const NAME_MAX: usize = 63;
@@ -61,6 +61,10 @@ pub struct Config {
     /// ever.
     #[serde(default = "start_timeout")]
     pub start_timeout: Period,
+    /// How much of its log the server may keep for the slot before walmill warns and is not ready.
+    /// It warns only: what protects the server's disk is its own `max_slot_wal_keep_size`.
+    #[serde(default)]
+    pub wal_budget: Option<ByteSize>,
 }
 
 impl Config {
@@ -82,6 +86,7 @@ impl Config {
             publish_via_partition_root: true,
             publish_generated_columns: false,
             start_timeout: start_timeout(),
+            wal_budget: None,
         }
     }
 }

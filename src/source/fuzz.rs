@@ -2,26 +2,30 @@
 //! to the journal's blocks, without a server.
 
 use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 
 use super::assembler::{Assembler, Step};
 use super::wire::{Wire, row, server_error};
-use crate::model::{Lsn, RelationId};
+use crate::model::{ByteSize, Lsn, RelationId};
 use crate::store::journal::Block;
 use crate::store::spill::Spills;
 
 /// Takes bytes in, in two pieces, as if they had come from a server; the blocks that come of them.
+/// Transactions that they leave open stay in the folder.
 ///
 /// # Errors
 /// What makes no sense in them.
-pub fn receive(bytes: &[u8], spills: Spills) -> anyhow::Result<Vec<Block>> {
+pub fn receive(bytes: &[u8], folder: &Path) -> anyhow::Result<Vec<Block>> {
+    let spills = Spills::open(folder, ByteSize::new(0), Arc::new(|| Ok(())))?;
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let mut wire = Wire::new(first.chain(second));
     let known = Cell::new(0);
     let intern = move |_: &_| Ok(RelationId(known.replace(known.get() + 1)));
-    let mut assembler = Assembler::new(Lsn::ZERO, Box::new(intern), spills);
+    let mut assembler = Assembler::new(Lsn::ZERO, Box::new(intern), spills)?;
     let mut blocks = Vec::new();
     // There is nothing to wait for: the bytes are all here, and then there is an end.
     while let Some(Ok(())) = wire.fill().now_or_never() {

@@ -18,7 +18,10 @@ use crate::model::Lsn;
 pub async fn read(config: &Config, until: Lsn) -> Result<u64, String> {
     stream(config, until).await.map_err(|fault| match fault {
         Fault::Store(error) => error.to_string(),
-        Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => report.error,
+        Fault::Away(report)
+        | Fault::Taken(report)
+        | Fault::Person(report)
+        | Fault::Halt(report) => report.error,
     })
 }
 

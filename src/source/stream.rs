@@ -1,11 +1,13 @@
 //! The receiving half of a running stream: reads, assembles, and hands blocks to the journal as it
 //! has room.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +19,8 @@ use super::feedback::Progress;
 use super::wire::{Wire, broken, server_error};
 use crate::metrics::Metrics;
 use crate::model::{Lsn, clock};
-use crate::store::journal::Append;
+use crate::store::journal::{Append, Durable};
+use crate::store::spill::SpillError;
 
 /// Between two positions that are handed on without a change.
 const IDLE: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ pub(super) struct Stream<'a, R> {
     pub(super) database: &'a Database,
     pub(super) config: &'a Config,
     pub(super) progress: Arc<Progress>,
+    pub(super) durable: watch::Receiver<Durable>,
     pub(super) metrics: &'a Metrics,
     /// A server that is silent for so long is gone.
     pub(super) patience: Duration,
@@ -116,10 +120,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                     self.progress.receive(lsn(head));
                     self.metrics.source_received.inc_by(message.len() as u64);
                     let step = self.assembler.push(message, received).map_err(misassembled)?;
-                    if let Step::PrimaryKey(table) = step {
-                        let key = self.database.primary_key(table).await?;
-                        self.assembler.set_primary_key(&key);
-                    }
+                    self.follow(step).await?;
                     self.paused = self.assembler.is_replaying();
                 }
                 (b'd', Some((b'k', data))) => {
@@ -145,6 +146,25 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
             }
         }
         self.count();
+        self.assembler.settle(self.durable.borrow().lsn()).map_err(misassembled)
+    }
+
+    /// Does what a message leaves to do.
+    async fn follow(&mut self, step: Step) -> Result<(), Fault> {
+        match step {
+            Step::Done => {}
+            Step::PrimaryKey(table) => {
+                let key = self.database.primary_key(table).await?;
+                self.assembler.set_primary_key(&key);
+            }
+            Step::Seal => {
+                let lost = |error| Fault::broken("keep a prepared transaction", &error);
+                let sealed = spawn_blocking(self.assembler.seal()).await;
+                let sealed = sealed.map_err(|error| lost(io::Error::other(error)))?;
+                sealed.map_err(|error| misassembled(error.into()))?;
+                self.assembler.sealed();
+            }
+        }
         Ok(())
     }
 
@@ -176,10 +196,17 @@ fn lsn<const N: usize>(head: &[u8; N]) -> Lsn {
 
 fn misassembled(error: AssembleError) -> Fault {
     match error {
-        AssembleError::Store(error) => Fault::Store(error),
+        AssembleError::Store(error) | AssembleError::Spill(SpillError::Store(error)) => {
+            Fault::Store(error)
+        }
         AssembleError::Spill(error) => Fault::away(
             format!("keep an open transaction: {error}"),
             "see the disk of `store.path`; what was received of open transactions comes again",
+        ),
+        AssembleError::Unprepared(_) => Fault::halt(
+            error.to_string(),
+            "its PREPARE was confirmed by another walmill, or with another `store.path`: go on with \
+             that one, or start anew with a new slot and a new `store.path`",
         ),
         AssembleError::Unclear(_) => Fault::away(
             error.to_string(),

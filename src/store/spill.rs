@@ -7,25 +7,48 @@
 //! synced: what a crash leaves is thrown away, and PostgreSQL sends it again. Only a file that is
 //! sealed (that of a prepared transaction, whose PREPARE may be confirmed) is on disk for good.
 
+mod piece;
+
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use super::StoreError;
+use crate::model::{ByteSize, Lsn};
+pub use piece::Pieces;
 
-use crate::model::ByteSize;
-
-/// Length and checksum of a piece.
-const HEAD: usize = 4 + 8;
-/// What a transaction's file is called behind its number.
+/// What a transaction's files are called behind its number: what it changed, …
 const DATA: &str = "spill";
+/// … what stands beside that once it is prepared, …
+const SEAL: &str = "sealed";
+/// … the same while it is written, …
+const DRAFT: &str = "sealing";
+/// … and where it has committed.
+const MARK: &str = "committed";
 
-/// The folder of the files.
-#[derive(Debug, Clone)]
+/// Syncs what the store was given.
+pub(super) type Sync = Arc<dyn Fn() -> Result<(), StoreError> + Send + std::marker::Sync>;
+
+/// The folder of the files. Cloning shares it.
+#[derive(Clone)]
 pub struct Spills {
     folder: PathBuf,
     min_free: ByteSize,
+    sync_store: Sync,
+}
+
+/// A prepared transaction whose file is there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its number.
+    pub xid: u32,
+    /// What it was sealed with.
+    pub note: Vec<u8>,
+    /// Where it committed, if it has begun to go to the journal.
+    pub committed: Option<Lsn>,
 }
 
 /// Why a transaction could not be kept, or read back.
@@ -58,54 +81,63 @@ pub enum SpillError {
         /// The file.
         path: PathBuf,
     },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Spills {
-    /// Makes the folder, or empties it: what is in there will be sent again.
+    /// Makes the folder, or empties it but for what is sealed: the rest will be sent again.
     ///
     /// # Errors
     /// See [`SpillError`], here and below.
-    pub fn open(folder: &Path, min_free: ByteSize) -> Result<Self, SpillError> {
+    pub(crate) fn open(
+        folder: &Path,
+        min_free: ByteSize,
+        sync_store: Sync,
+    ) -> Result<Self, SpillError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(failed("make", folder))?;
-        let spills = Self { folder: folder.into(), min_free };
+        let spills = Self { folder: folder.into(), min_free, sync_store };
         spills.clear()?;
         Ok(spills)
     }
 
-    /// Removes the files of all transactions.
+    /// Removes the files of all transactions that are not sealed.
     pub fn clear(&self) -> Result<(), SpillError> {
-        let reading = failed("list", &self.folder);
-        for entry in fs::read_dir(&self.folder).map_err(reading)? {
-            let path = entry.map_err(failed("list", &self.folder))?.path();
-            remove(&path)?;
+        let files = self.files()?;
+        let sealed = |name: &str| name.strip_suffix(SEAL).map(str::to_owned);
+        let sealed: HashSet<String> = files.iter().filter_map(|name| sealed(name)).collect();
+        for name in files {
+            let kept = [DATA, SEAL, MARK].iter().any(|kind| {
+                name.strip_suffix(kind).is_some_and(|transaction| sealed.contains(transaction))
+            });
+            if !kept {
+                remove(&self.folder.join(name))?;
+            }
         }
         Ok(())
     }
 
+    fn files(&self) -> Result<Vec<String>, SpillError> {
+        let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
+        let name = |entry: io::Result<fs::DirEntry>| {
+            entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        };
+        let names: io::Result<Vec<String>> = entries.map(name).collect();
+        names.map_err(failed("list", &self.folder))
+    }
+
     /// Begins the file of a transaction with its first piece.
     pub fn start(&self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
-        self.write(xid, piece, OpenOptions::new().create(true).truncate(true))
+        self.check_room()?;
+        piece::write(&self.path(xid, DATA), piece, OpenOptions::new().create(true).truncate(true))
     }
 
     /// Adds a piece to a transaction's file.
     pub fn append(&self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
-        self.write(xid, piece, OpenOptions::new().append(true))
-    }
-
-    fn write(&self, xid: u32, piece: &[u8], how: &mut OpenOptions) -> Result<(), SpillError> {
         self.check_room()?;
-        let path = self.path(xid);
-        let mut head = [0; HEAD];
-        // A piece holds one message of at most 1 GiB, or several that are small.
-        head[..4].copy_from_slice(&u32::try_from(piece.len()).unwrap_or(u32::MAX).to_be_bytes());
-        head[4..].copy_from_slice(&xxh3_64(piece).to_be_bytes());
-        let mut write = || -> io::Result<()> {
-            let mut file = how.write(true).mode(0o600).open(&path)?;
-            file.write_all(&head)?;
-            file.write_all(piece)
-        };
-        write().map_err(failed("write", &path))
+        piece::write(&self.path(xid, DATA), piece, OpenOptions::new().append(true))
     }
 
     /// Leaves the journal and everything else on the disk the room that they need.
@@ -123,56 +155,70 @@ impl Spills {
 
     /// Reads a transaction's file from its start.
     pub fn read(&self, xid: u32) -> Result<Pieces, SpillError> {
-        let path = self.path(xid);
-        let file = File::open(&path).map_err(failed("open", &path))?;
-        let left = file.metadata().map_err(failed("open", &path))?.len();
-        Ok(Pieces { file: BufReader::new(file), left, path })
+        Pieces::open(self.path(xid, DATA))
     }
 
-    /// Removes a transaction's file, if there is one.
+    /// Removes the file of a transaction that is not sealed, if there is one.
     pub fn remove(&self, xid: u32) -> Result<(), SpillError> {
-        remove(&self.path(xid))
+        remove(&self.path(xid, DATA))
     }
 
-    fn path(&self, xid: u32) -> PathBuf {
-        self.folder.join(format!("{xid}.{DATA}"))
+    /// Seals a transaction's file with a note. When this returns, both are on disk, and so is
+    /// everything that the store was given before.
+    pub fn seal(&self, xid: u32, note: &[u8]) -> Result<(), SpillError> {
+        (self.sync_store)()?;
+        sync(&self.path(xid, DATA))?;
+        let (draft, seal) = (self.path(xid, DRAFT), self.path(xid, SEAL));
+        piece::write(&draft, note, OpenOptions::new().create(true).truncate(true))?;
+        sync(&draft)?;
+        fs::rename(&draft, &seal).map_err(failed("rename", &draft))?;
+        sync(&self.folder)
+    }
+
+    /// The transactions that are sealed.
+    pub fn sealed(&self) -> Result<Vec<Sealed>, SpillError> {
+        let number = |name: String| name.strip_suffix(SEAL)?.strip_suffix('.')?.parse().ok();
+        let numbers = self.files()?.into_iter().filter_map(number);
+        numbers.map(|xid| self.read_seal(xid)).collect()
+    }
+
+    fn read_seal(&self, xid: u32) -> Result<Sealed, SpillError> {
+        let note = piece::read_one(self.path(xid, SEAL))?;
+        let mark = self.path(xid, MARK);
+        let committed = match mark.exists() {
+            true => <[u8; 8]>::try_from(piece::read_one(mark)?).ok(),
+            false => None,
+        };
+        Ok(Sealed { xid, note, committed: committed.map(|lsn| Lsn(u64::from_be_bytes(lsn))) })
+    }
+
+    /// Notes where a sealed transaction has committed, before it goes to the journal: once it is
+    /// there, nobody will ask for its file again.
+    pub fn mark_committed(&self, xid: u32, commit: Lsn) -> Result<(), SpillError> {
+        let mark = self.path(xid, MARK);
+        let how = &mut OpenOptions::new();
+        piece::write(&mark, &commit.0.to_be_bytes(), how.create(true).truncate(true))?;
+        sync(&mark)?;
+        sync(&self.folder)
+    }
+
+    /// Removes a sealed transaction for good.
+    pub fn remove_sealed(&self, xid: u32) -> Result<(), SpillError> {
+        // Without its seal the rest is thrown away whenever that is found.
+        for kind in [SEAL, MARK, DATA] {
+            remove(&self.path(xid, kind))?;
+        }
+        sync(&self.folder)
+    }
+
+    fn path(&self, xid: u32, kind: &str) -> PathBuf {
+        self.folder.join(format!("{xid}.{kind}"))
     }
 }
 
-/// A transaction's file, piece by piece.
-#[derive(Debug)]
-pub struct Pieces {
-    file: BufReader<File>,
-    /// Bytes that have not been read.
-    left: u64,
-    path: PathBuf,
-}
-
-impl Pieces {
-    /// Puts the next piece in place of what `piece` holds; false at the end.
-    pub fn next(&mut self, piece: &mut Vec<u8>) -> Result<bool, SpillError> {
-        piece.clear();
-        if self.left == 0 {
-            return Ok(false);
-        }
-        let mut head = [0; HEAD];
-        self.left = self.left.checked_sub(HEAD as u64).ok_or_else(|| self.damaged())?;
-        self.file.read_exact(&mut head).map_err(failed("read", &self.path))?;
-        let (len, sum) = head.split_at(4);
-        let len = len.iter().fold(0, |len, byte| len << 8 | u64::from(*byte));
-        self.left = self.left.checked_sub(len).ok_or_else(|| self.damaged())?;
-        let reading = (&mut self.file).take(len).read_to_end(piece);
-        reading.map_err(failed("read", &self.path))?;
-        if piece.len() as u64 != len || xxh3_64(piece).to_be_bytes() != sum {
-            return Err(self.damaged());
-        }
-        Ok(true)
-    }
-
-    /// What is in the file makes no sense.
-    pub fn damaged(&self) -> SpillError {
-        SpillError::Damaged { path: self.path.clone() }
-    }
+/// Makes a file, or the names in a folder, last.
+fn sync(path: &Path) -> Result<(), SpillError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync", path))
 }
 
 fn remove(path: &Path) -> Result<(), SpillError> {
@@ -191,7 +237,7 @@ mod tests {
     use super::*;
 
     fn spills(folder: &Path) -> Spills {
-        Spills::open(folder, ByteSize::new(0)).unwrap()
+        Spills::open(folder, ByteSize::new(0), Arc::new(|| Ok(()))).unwrap()
     }
 
     fn pieces(spills: &Spills, xid: u32) -> Result<Vec<Vec<u8>>, SpillError> {
@@ -232,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spills = spills(dir.path());
         spills.start(1, b"some bytes").unwrap();
-        let path = spills.path(1);
+        let path = spills.path(1, DATA);
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
@@ -247,9 +293,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sealed_stays_with_its_note_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = spills(dir.path());
+        for xid in [1, 2, 3] {
+            first.start(xid, b"changes").unwrap();
+        }
+        first.seal(1, b"note").unwrap();
+        first.seal(2, b"").unwrap();
+        first.mark_committed(2, Lsn(7)).unwrap();
+        // As if it had ended in the middle of a seal.
+        fs::rename(first.path(2, SEAL), first.path(3, DRAFT)).unwrap();
+        first.seal(2, b"").unwrap();
+        let second = spills(dir.path());
+        let mut sealed = second.sealed().unwrap();
+        sealed.sort_by_key(|sealed| sealed.xid);
+        let expected = [(1, b"note".to_vec(), None), (2, Vec::new(), Some(Lsn(7)))];
+        let expected = expected.map(|(xid, note, committed)| Sealed { xid, note, committed });
+        assert_eq!(sealed, expected);
+        assert_eq!(pieces(&second, 1).unwrap(), [b"changes"]);
+        assert!(second.read(3).is_err());
+        second.remove_sealed(1).unwrap();
+        second.remove_sealed(2).unwrap();
+        assert_eq!(second.files().unwrap(), [""; 0]);
+    }
+
+    #[test]
     fn too_little_room_is_said_before_it_is_used_up() {
         let dir = tempfile::tempdir().unwrap();
-        let spills = Spills::open(dir.path(), ByteSize::new(u64::MAX)).unwrap();
+        let spills =
+            Spills::open(dir.path(), ByteSize::new(u64::MAX), Arc::new(|| Ok(()))).unwrap();
         let error = spills.start(1, b"a").unwrap_err();
         assert!(error.to_string().contains("less than `[store] min_free`"), "{error}");
     }

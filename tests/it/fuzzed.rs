@@ -5,8 +5,10 @@ mod targets;
 
 use std::path::Path;
 
-/// Each target, and how much of a corpus it has at least.
-const TARGETS: [(&str, fn(&[u8]), usize); 4] = [
+/// A target's name, what it calls, and how much of a corpus it has at least.
+type Target = (&'static str, fn(&[u8]), usize);
+
+const TARGETS: [Target; 4] = [
     ("message", targets::message, 30),
     ("stream", targets::stream, 20),
     ("block", targets::block, 15),

@@ -1,6 +1,7 @@
 //! What PostgreSQL sends beyond whole transactions of whole tables: transactions while they are
 //! open, publications with columns and filters, partitions, origins.
 
+mod prepared;
 mod streamed;
 
 use std::path::Path;

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::blocks::Blocks;
+use super::prepared::Prepared;
 use super::{AssembleError, Assembler, Step};
 use crate::model::Lsn;
 use crate::pgoutput::{self, Message};
@@ -19,42 +20,53 @@ pub(super) const PIECE: usize = 256 << 10;
 /// Before each message: its length, whose it is, and how many ordinals it takes.
 const HEAD: usize = 4 + 4 + 4;
 
-/// The open transactions.
+/// The transactions that are not decided yet.
 pub(super) struct Streamed {
-    spills: Spills,
-    open: HashMap<u32, Transaction>,
-    /// The block that is coming in.
-    block: Option<InBlock>,
+    pub(super) spills: Spills,
+    pub(super) open: HashMap<u32, Transaction>,
+    pub(super) prepared: Prepared,
+    /// What is coming in: a block of an open transaction, or one that is about to be prepared.
+    pub(super) block: Option<InBlock>,
     /// What of the block is not written yet.
     piece: Vec<u8>,
     /// The message in hand, as it is outside a block.
     plain: Vec<u8>,
-    replay: Option<Replay>,
+    pub(super) replay: Option<Replay>,
     /// A transaction was rolled back in part, and it is not said which messages that takes.
     unclear: bool,
 }
 
 /// An open transaction.
 #[derive(Default)]
-struct Transaction {
+pub(super) struct Transaction {
     /// Its file is there.
-    spilled: bool,
+    pub(super) spilled: bool,
     /// Logical messages are in it.
     messages: bool,
     /// Levels that were rolled back.
-    aborted: HashSet<u32>,
+    pub(super) aborted: HashSet<u32>,
 }
 
 #[derive(Clone, Copy)]
-struct InBlock {
-    xid: u32,
+pub(super) struct InBlock {
+    pub(super) xid: u32,
+    pub(super) kind: BlockKind,
     /// Whose message is in hand.
-    owner: u32,
+    pub(super) owner: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlockKind {
+    /// Of an open transaction: every message says whose it is.
+    Open,
+    /// All of a transaction, which is prepared at its end.
+    Prepared,
 }
 
 /// A committed transaction on its way from its file to the journal.
-struct Replay {
+pub(super) struct Replay {
     xid: u32,
+    kind: BlockKind,
     aborted: HashSet<u32>,
     end: Lsn,
     pieces: Pieces,
@@ -63,8 +75,8 @@ struct Replay {
     taken: usize,
 }
 
-/// A commit of a transaction that came in blocks.
-pub(super) struct StreamCommit {
+/// A commit of a transaction that lies in a file.
+pub(super) struct Commit {
     pub(super) xid: u32,
     pub(super) commit: Lsn,
     pub(super) end: Lsn,
@@ -72,8 +84,10 @@ pub(super) struct StreamCommit {
 }
 
 impl Streamed {
-    pub(super) fn new(spills: Spills) -> Self {
-        Self {
+    /// Behind `last_commit`, with what was prepared before.
+    pub(super) fn open(spills: Spills, last_commit: Lsn) -> Result<Self, SpillError> {
+        Ok(Self {
+            prepared: Prepared::open(&spills, last_commit)?,
             spills,
             open: HashMap::new(),
             block: None,
@@ -81,22 +95,28 @@ impl Streamed {
             plain: Vec::new(),
             replay: None,
             unclear: false,
-        }
+        })
     }
 
     /// The connection is gone: everything open will come again from its start.
     pub(super) fn clear(&mut self) {
         (self.block, self.replay) = (None, None);
         self.open.clear();
+        self.prepared.forget_unsealed();
         self.piece.clear();
         if let Err(error) = self.spills.clear() {
             tracing::warn!("what was kept of open transactions stays for now: {error}");
         }
     }
 
-    /// Whether a block is coming in.
+    /// Whether changes that come belong to a file.
     pub(super) fn is_inside(&self) -> bool {
         self.block.is_some()
+    }
+
+    /// Whether messages that come say whose they are.
+    pub(super) fn is_in_block(&self) -> bool {
+        self.block.is_some_and(|block| block.kind == BlockKind::Open)
     }
 
     /// Whether a committed transaction is on its way to the journal.
@@ -115,11 +135,11 @@ impl Streamed {
             false if self.open.contains_key(&xid) => {}
             false => return Err(AssembleError::Outside("a further part of an open transaction")),
         }
-        self.block = Some(InBlock { xid, owner: xid });
+        self.block = Some(InBlock { xid, kind: BlockKind::Open, owner: xid });
         Ok(())
     }
 
-    fn end_block(&mut self) -> Result<(), AssembleError> {
+    pub(super) fn end_block(&mut self) -> Result<(), AssembleError> {
         self.write_out()?;
         self.block = None;
         Ok(())
@@ -149,12 +169,16 @@ impl Streamed {
         let Some(InBlock { xid, .. }) = self.block.filter(|_| !self.piece.is_empty()) else {
             return Ok(());
         };
-        let transaction = self.open.entry(xid).or_default();
-        match transaction.spilled {
-            true => self.spills.append(xid, &self.piece)?,
-            false => self.spills.start(xid, &self.piece)?,
+        match self.open.get_mut(&xid) {
+            Some(transaction) if transaction.spilled => self.spills.append(xid, &self.piece)?,
+            Some(transaction) => {
+                transaction.spilled = true;
+                let piece = std::mem::take(&mut self.piece);
+                self.start_file(xid, &piece)?;
+                self.piece = piece;
+            }
+            None => {}
         }
-        transaction.spilled = true;
         self.piece.clear();
         // What one large message needed is not kept for the small ones behind it.
         self.piece.shrink_to(2 * PIECE);
@@ -187,6 +211,17 @@ impl Streamed {
 }
 
 impl Replay {
+    pub(super) fn new(
+        committed: &Commit,
+        kind: BlockKind,
+        aborted: HashSet<u32>,
+        spills: &Spills,
+    ) -> Result<Self, SpillError> {
+        let Commit { xid, end, .. } = *committed;
+        let (pieces, piece, taken) = (spills.read(xid)?, Vec::new(), 0);
+        Ok(Self { xid, kind, aborted, end, pieces, piece, taken })
+    }
+
     /// Appends what is kept, until a block is full; false when that was all.
     fn go_on(&mut self, blocks: &mut Blocks, changes: &mut u64) -> Result<bool, AssembleError> {
         while !blocks.is_full() {
@@ -195,6 +230,7 @@ impl Replay {
                     return Ok(false);
                 }
                 self.taken = 0;
+                continue;
             }
             let rest = &self.piece[self.taken..];
             let (owner, ordinals, message) = frame(rest).ok_or_else(|| self.pieces.damaged())?;
@@ -252,7 +288,7 @@ impl Assembler {
     }
 
     pub(super) fn stream_stop(&mut self) -> Result<(), AssembleError> {
-        if !self.streamed.is_inside() {
+        if !self.streamed.is_in_block() {
             return Err(AssembleError::Outside("the end of a part"));
         }
         self.tables.leave();
@@ -268,8 +304,8 @@ impl Assembler {
     }
 
     /// The transaction's file is replayed from now on, unless the journal has it.
-    pub(super) fn stream_commit(&mut self, committed: StreamCommit) -> Result<(), AssembleError> {
-        let StreamCommit { xid, commit, end, time } = committed;
+    pub(super) fn stream_commit(&mut self, committed: Commit) -> Result<(), AssembleError> {
+        let Commit { xid, commit, end, time } = committed;
         if self.is_inside() {
             return Err(AssembleError::Nested);
         }
@@ -282,9 +318,8 @@ impl Assembler {
             self.streamed.spills.remove(xid)?;
             return self.commit(end);
         }
-        let pieces = self.streamed.spills.read(xid)?;
-        let (piece, taken) = (Vec::new(), 0);
-        self.streamed.replay = Some(Replay { xid, aborted, end, pieces, piece, taken });
+        let replay = Replay::new(&committed, BlockKind::Open, aborted, &self.streamed.spills)?;
+        self.streamed.replay = Some(replay);
         Ok(())
     }
 
@@ -294,9 +329,12 @@ impl Assembler {
         if replay.go_on(&mut self.blocks, &mut self.counts.changes)? {
             return Ok(());
         }
-        let (xid, end) = (replay.xid, replay.end);
+        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
         self.streamed.replay = None;
-        self.streamed.spills.remove(xid)?;
+        match kind {
+            BlockKind::Open => self.streamed.spills.remove(xid)?,
+            BlockKind::Prepared => self.streamed.prepared.handed_on(xid, end),
+        }
         self.commit(end)
     }
 }

@@ -1,7 +1,9 @@
 //! Streams of messages, and the blocks that come of them.
 
+mod prepared;
 mod streamed;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -18,7 +20,7 @@ fn assembler(last_commit: u64) -> (Assembler, Arc<Mutex<Vec<Relation>>>) {
     let interned = Arc::new(Mutex::new(Vec::new()));
     let relations = Arc::clone(&interned);
     let folder = tempfile::tempdir().unwrap();
-    let spills = Spills::open(folder.path(), ByteSize::new(0)).unwrap();
+    let spills = spills(folder.path());
     let intern = move |relation: &Relation| {
         // It is there for as long as the assembler is.
         assert!(folder.path().is_dir());
@@ -26,7 +28,11 @@ fn assembler(last_commit: u64) -> (Assembler, Arc<Mutex<Vec<Relation>>>) {
         relations.push(relation.clone());
         Ok(RelationId(u32::try_from(relations.len()).unwrap()))
     };
-    (Assembler::new(Lsn(last_commit), Box::new(intern), spills), interned)
+    (Assembler::new(Lsn(last_commit), Box::new(intern), spills).unwrap(), interned)
+}
+
+fn spills(folder: &Path) -> Spills {
+    Spills::open(folder, ByteSize::new(0), Arc::new(|| Ok(()))).unwrap()
 }
 
 fn relation(identity: u8, columns: &[(&str, bool)]) -> Vec<u8> {

@@ -6,16 +6,16 @@ use super::*;
 /// The open transaction of most tests.
 const XID: u32 = 10;
 
-fn start(xid: u32, first: bool) -> Vec<u8> {
+pub(super) fn start(xid: u32, first: bool) -> Vec<u8> {
     [b"S".as_slice(), &xid.to_be_bytes(), &[u8::from(first)]].concat()
 }
 
 /// A message inside a block, of this level.
-fn of(level: u32, message: &[u8]) -> Vec<u8> {
+pub(super) fn of(level: u32, message: &[u8]) -> Vec<u8> {
     [&message[..1], &level.to_be_bytes(), &message[1..]].concat()
 }
 
-fn aborted(xid: u32, level: u32) -> Vec<u8> {
+pub(super) fn aborted(xid: u32, level: u32) -> Vec<u8> {
     [b"A".as_slice(), &xid.to_be_bytes(), &level.to_be_bytes()].concat()
 }
 
