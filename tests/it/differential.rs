@@ -5,10 +5,11 @@ mod replica;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use walmill::cluster::Cluster;
 
 use crate::support::process::{PATIENCE, Walmill};
 use crate::support::turmoil::{Ddl, TABLES, Turmoil, seed};
-use crate::support::{cluster, connect, execute};
+use crate::support::{connect, execute};
 use replica::Replica;
 
 const CONFIG: &str = r#"
@@ -74,7 +75,7 @@ impl Reader {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_readers_rebuild_from_events_is_the_source_through_ddl_and_kills() {
-    let cluster = cluster();
+    let cluster = Cluster::start(&Turmoil::options()).expect("a throw-away PostgreSQL");
     let client = connect(&cluster).await;
     execute(&client, &Turmoil::schema()).await;
     execute(

@@ -9,7 +9,7 @@ use std::fmt;
 
 use tempfile::TempDir;
 use tokio_postgres::Client;
-use walmill::cluster::{Cluster, Options};
+use walmill::cluster::Cluster;
 use walmill::source::Config;
 
 use crate::support::streaming::Streaming;
@@ -79,10 +79,17 @@ enum Large {
     Streamed,
 }
 
+/// When PostgreSQL sends a transaction that is prepared first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Prepared {
+    AtCommit,
+    AtPrepare,
+}
+
 /// Runs a workload past both decoders.
-async fn compare(large: Large) {
+async fn compare(large: Large, prepared: Prepared) {
     let memory = if large == Large::None { "64MB" } else { "64kB" };
-    let options = Options::default().set("logical_decoding_work_mem", memory);
+    let options = Turmoil::options().set("logical_decoding_work_mem", memory);
     let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
     let client = connect(&cluster).await;
     execute(&client, &Turmoil::schema()).await;
@@ -90,6 +97,7 @@ async fn compare(large: Large) {
     let folder = TempDir::new().expect("a folder");
     let mut source = Config::new(cluster.url().parse().expect("a URL"));
     source.streaming = large != Large::Spilled;
+    source.two_phase = prepared == Prepared::AtPrepare;
     let source = Streaming::start(folder.path(), source);
     source.streaming().await;
     execute(&client, SLOT).await;
@@ -144,15 +152,21 @@ async fn oracle(client: &Client) -> Vec<Transaction> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_holds_what_postgresql_itself_decodes() {
-    compare(Large::None).await;
+    compare(Large::None, Prepared::AtCommit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn also_of_transactions_that_come_while_they_are_open() {
-    compare(Large::Streamed).await;
+    compare(Large::Streamed, Prepared::AtCommit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn also_of_transactions_that_the_server_keeps_on_its_disk() {
-    compare(Large::Spilled).await;
+    compare(Large::Spilled, Prepared::AtCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn also_of_transactions_that_come_when_they_are_prepared() {
+    compare(Large::None, Prepared::AtPrepare).await;
+    compare(Large::Streamed, Prepared::AtPrepare).await;
 }

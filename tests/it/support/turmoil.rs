@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_postgres::Client;
+use walmill::cluster::{Cluster, Options};
 
 use super::execute;
 use tables::SCHEMA;
@@ -82,7 +83,7 @@ impl Turmoil {
     }
 
     /// Opens a few sessions for it.
-    pub async fn writers(cluster: &walmill::cluster::Cluster) -> Vec<Client> {
+    pub async fn writers(cluster: &Cluster) -> Vec<Client> {
         let mut writers = Vec::new();
         for _ in 0..WRITERS {
             writers.push(super::connect(cluster).await);
@@ -102,27 +103,35 @@ impl Turmoil {
         for _ in 0..self.random.random_range(4..12) {
             let writer = self.random.random_range(0..WRITERS);
             let at = usize::try_from(writer).expect("small");
-            let mut sql = String::new();
-            if sessions[at] == Session::Idle {
-                sql.push_str("BEGIN;");
-                sessions[at] = Session::Open;
-            }
-            sql.push_str(&self.step(writer));
+            let begin = if sessions[at] == Session::Idle { "BEGIN;" } else { "" };
+            sessions[at] = Session::Open;
+            execute(&writers[at], &format!("{begin}{}", self.step(writer))).await;
             if self.random.random_bool(0.3) {
-                sql.push_str(self.end());
+                self.end(&writers[at]).await;
                 sessions[at] = Session::Idle;
             }
-            execute(&writers[at], &sql).await;
         }
         for (session, client) in sessions.into_iter().zip(writers) {
             if session == Session::Open {
-                execute(client, self.end()).await;
+                self.end(client).await;
             }
         }
     }
 
-    fn end(&mut self) -> &'static str {
-        if self.random.random_bool(0.15) { "ROLLBACK;" } else { "COMMIT;" }
+    /// Ends a transaction, well or not, in one step or in two.
+    async fn end(&mut self, client: &Client) {
+        let end = if self.random.random_bool(0.15) { "ROLLBACK" } else { "COMMIT" };
+        if self.random.random_bool(0.2) {
+            execute(client, "PREPARE TRANSACTION 'turmoil'").await;
+            execute(client, &format!("{end} PREPARED 'turmoil'")).await;
+        } else {
+            execute(client, end).await;
+        }
+    }
+
+    /// What the workload needs of a server.
+    pub fn options() -> Options {
+        Options::default().set("max_prepared_transactions", "1")
     }
 
     /// A change, or two, some of them behind savepoints that are taken back.
