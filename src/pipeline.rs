@@ -5,6 +5,8 @@
 
 mod changes;
 mod encode;
+#[doc(hidden)]
+pub mod fuzz;
 mod json;
 mod route;
 mod rows;

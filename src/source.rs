@@ -15,6 +15,8 @@ pub mod doctor;
 mod entry;
 mod fault;
 mod feedback;
+#[doc(hidden)]
+pub mod fuzz;
 mod gap;
 mod handover;
 mod login;

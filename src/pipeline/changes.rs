@@ -15,7 +15,7 @@ use super::{Limits, tagged};
 use crate::model::pattern::{Glob, TablePattern};
 use crate::model::{Column, Kind, Lsn, Offset, Op, Relation, RelationId, ReplicaIdentity};
 use crate::pgoutput::{self, Message, OldKind, Tuple, Value, frame, row};
-use crate::store::journal::{Read, Reader};
+use crate::store::journal::{Block, Read, Reader};
 use crate::store::{Store, StoreError};
 use place::{FrameError, Place, malformed_or};
 
@@ -147,6 +147,18 @@ impl Changes {
         }
         self.cursor = batch.end;
         Ok(Some(batch))
+    }
+
+    /// Reads a block that did not come from the journal.
+    pub fn read_block(
+        &mut self,
+        block: Block,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        limits: &Limits,
+    ) -> Result<(), ChangesError> {
+        self.place = Some(Place::new(block));
+        self.read_place(batch, tables, limits)
     }
 
     /// Reads the block in hand until its end, or until the batch is full.

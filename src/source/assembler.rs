@@ -226,7 +226,9 @@ impl Assembler {
 
     /// A message that belongs to no transaction becomes one of its own.
     fn lone_message(&mut self, lsn: Lsn, bytes: &[u8], time: i64) -> Result<(), AssembleError> {
-        self.begin(lsn, time, 0)?;
+        // The server names the end of the message's record, which is where the next one begins,
+        // and that may be a commit. One byte before it is no other record's place.
+        self.begin(Lsn(lsn.0.saturating_sub(1)), time, 0)?;
         self.append_change("a message", bytes, 1)?;
         self.commit(lsn)
     }

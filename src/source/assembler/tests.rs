@@ -227,8 +227,19 @@ fn a_lone_message_is_a_transaction_of_its_own() {
     let mut assembler = assembler(0).0;
     assembler.feed(&lone_message(70));
     let block = assembler.take_block().unwrap().unwrap();
-    assert_eq!((block.first, block.last, block.end), (Lsn(70), Lsn(70), Lsn(70)));
+    assert_eq!((block.first, block.last, block.end), (Lsn(69), Lsn(69), Lsn(70)));
     assert_eq!((block.time, assembler.take_counts().changes), (TIME, 1));
+}
+
+#[test]
+fn a_lone_message_does_not_take_the_place_of_the_commit_behind_it() {
+    let mut assembler = assembler(0).0.described();
+    assembler.feed(&lone_message(100));
+    assembler.transaction(100, &["kept"]);
+    let changes = assembler.take_counts().changes;
+    let blocks = assembler.drain();
+    let last = blocks.last().unwrap();
+    assert_eq!((changes, last.last, last.end), (2, Lsn(100), Lsn(105)));
 }
 
 #[test]
