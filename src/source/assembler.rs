@@ -38,6 +38,9 @@ pub(super) enum AssembleError {
     /// It was prepared before we were there, or for another data folder.
     #[error("prepared transaction `{0}` has committed, and its changes are not here")]
     Unprepared(String),
+    /// What is in its file, PostgreSQL does not send again.
+    #[error("a prepared transaction cannot be read: {0}")]
+    Sealed(SpillError),
     #[error(transparent)]
     Spill(#[from] SpillError),
     #[error(transparent)]

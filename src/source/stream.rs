@@ -210,6 +210,11 @@ pub(super) fn misassembled(error: AssembleError) -> Fault {
             "its PREPARE was confirmed by another walmill, or with another `store.path`: go on with \
              that one, or start anew with a new slot and a new `store.path`",
         ),
+        AssembleError::Sealed(_) => Fault::halt(
+            error.to_string(),
+            "PostgreSQL does not send it again: bring the file back, or start anew with a new slot \
+             and a new `store.path`",
+        ),
         AssembleError::Unclear(_) => Fault::away(
             error.to_string(),
             "nothing: walmill asks for whole transactions from now on",

@@ -253,6 +253,14 @@ impl Replay {
     }
 }
 
+/// An open transaction comes again; a prepared one does not.
+fn unreadable(kind: BlockKind, error: AssembleError) -> AssembleError {
+    match (kind, error) {
+        (BlockKind::Prepared, AssembleError::Spill(error)) => AssembleError::Sealed(error),
+        (_, error) => error,
+    }
+}
+
 /// The first message in what is left of a piece: whose it is, its ordinals, its bytes.
 fn frame(piece: &[u8]) -> Option<(u32, u32, &[u8])> {
     let (head, rest) = piece.split_first_chunk::<HEAD>()?;
@@ -339,10 +347,11 @@ impl Assembler {
     /// Goes on with a replay until a block is full, or until it is done.
     pub(super) fn go_on_replaying(&mut self) -> Result<(), AssembleError> {
         let Some(replay) = &mut self.streamed.replay else { return Ok(()) };
-        if replay.go_on(&mut self.blocks, &mut self.counts.changes)? {
+        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
+        let more = replay.go_on(&mut self.blocks, &mut self.counts.changes);
+        if more.map_err(|error| unreadable(kind, error))? {
             return Ok(());
         }
-        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
         self.streamed.replay = None;
         match kind {
             BlockKind::Open => self.streamed.spills.remove(xid)?,
