@@ -32,6 +32,13 @@ struct Data {
     key: Option<Record>,
     #[serde(default)]
     unchanged: Vec<String>,
+    /// What changed in a table's definition.
+    changes: Option<Vec<Redefined>>,
+}
+
+#[derive(Deserialize)]
+struct Redefined {
+    change: String,
 }
 
 /// All tables, and what was seen.
@@ -63,6 +70,13 @@ impl Replica {
             return;
         }
         let rows = self.tables.entry(format!("{}.{}", data.schema, data.table)).or_default();
+        if let Some(changes) = data.changes {
+            // The rows say the rest, but not that a table of the same name is another one.
+            if changes.iter().any(|change| change.change == "table-recreated") {
+                rows.clear();
+            }
+            return;
+        }
         match (data.op.as_deref(), data.record) {
             (Some("insert"), Some(record)) => put(rows, record),
             (Some("update"), Some(mut record)) => {

@@ -1,7 +1,7 @@
 //! What walmill's journal holds, transaction by transaction.
 
 use walmill::model::{Offset, Relation, RelationId};
-use walmill::pgoutput::{self, Message, OldTuple, Tuple, Value};
+use walmill::pgoutput::{self, Message, OldTuple, Tuple, Value, frame};
 use walmill::store::Store;
 use walmill::store::journal::{Block, Read};
 
@@ -34,7 +34,9 @@ struct Transactions<'a> {
 
 impl Transactions<'_> {
     fn block(&mut self, block: &Block) {
-        for (index, message) in messages(&block.frames).enumerate() {
+        // That a definition changed is walmill's own word.
+        let sent = |message: &&[u8]| frame::read_redefined(message).is_none();
+        for (index, message) in messages(&block.frames).filter(sent).enumerate() {
             let message = pgoutput::decode(message).expect("a message");
             // A later part of a large transaction begins again.
             if index == 0 && block.part > 0 {
