@@ -157,7 +157,7 @@ impl Parts {
             self.shutdown.clone(),
         )
         .context("start the source")?;
-        let (status, thread) = (source.status, source.thread);
+        let (status, backfills, thread) = (source.status, source.backfills, source.thread);
         tasks
             .spawn_thread("source", move || {
                 let ended =
@@ -183,6 +183,7 @@ impl Parts {
             store: self.store,
             metrics: self.metrics,
             source: status,
+            backfills,
             plugins: self.registry.statuses(),
             pipelines,
             outputs,

@@ -1,6 +1,7 @@
 //! The commands. Data goes to stdout, everything else to stderr; an error is printed with what to
 //! do about it, and the exit code says whose turn it is.
 
+mod backfill;
 mod bench;
 mod check;
 mod demo;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
+    /// Bring rows that are there already into the stream of a walmill that runs.
+    Backfill(backfill::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
 }
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
+        Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

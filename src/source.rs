@@ -7,6 +7,7 @@
 //! informed, whatever the first one waits for.
 
 mod assembler;
+mod backfill;
 mod config;
 mod connection;
 mod database;
@@ -28,6 +29,7 @@ mod wire;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -40,10 +42,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::Metrics;
+use crate::model::backfill::Backfills;
 use crate::model::status::SourceStatus;
 use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
 use assembler::Assembler;
+use assembler::watermark::Ask;
+use backfill::Runner;
 pub use config::{Config, NameError, PublicationName, SlotName, Snapshot};
 use connection::{Connection, Halves};
 use database::Database;
@@ -71,6 +76,8 @@ const LOOK: Duration = Duration::from_secs(10);
 pub struct Source {
     /// What it is doing.
     pub status: watch::Receiver<SourceStatus>,
+    /// Rows that are there already, brought into the stream.
+    pub backfills: Backfills,
     /// Ends after a shutdown, or with an error of the store, which is fatal.
     pub thread: JoinHandle<Result<(), StoreError>>,
 }
@@ -80,7 +87,7 @@ impl Source {
     /// database: what is wrong there is in the status.
     ///
     /// # Errors
-    /// The system has no thread, or no runtime, to give.
+    /// The system has no thread, or no runtime, to give, or the store cannot be read.
     pub fn start(
         config: Config,
         store: Store,
@@ -95,7 +102,18 @@ impl Source {
         let status = publisher.subscribe();
         let relations = store.clone();
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
+        let host = Arc::new(AtomicUsize::new(0));
+        let (runner, backfills, asks) = Runner::new(
+            config.clone(),
+            store.clone(),
+            Arc::clone(&metrics),
+            publisher.subscribe(),
+            Arc::clone(&host),
+        )
+        .map_err(io::Error::other)?;
         let worker = Worker {
+            asks,
+            host,
             assembler: Assembler::new(store.last_commit(), intern),
             config,
             store,
@@ -104,9 +122,19 @@ impl Source {
             publisher,
             told: None,
         };
-        let run = move || runtime.block_on(worker.run(appender, shutdown));
+        let run = move || {
+            runtime.block_on(async {
+                let stream = worker.run(appender, shutdown);
+                tokio::pin!(stream);
+                tokio::select! {
+                    ended = &mut stream => return ended,
+                    () = runner.run() => {}
+                }
+                stream.await
+            })
+        };
         let thread = thread::Builder::new().name("source".into()).spawn(run)?;
-        Ok(Self { status, thread })
+        Ok(Self { status, backfills, thread })
     }
 }
 
@@ -119,6 +147,10 @@ struct Worker {
     metrics: Arc<Metrics>,
     publisher: Publisher,
     assembler: Assembler,
+    /// What backfills ask of it.
+    asks: mpsc::Receiver<Ask>,
+    /// Which of the address's hosts it comes from.
+    host: Arc<AtomicUsize>,
     /// What went wrong last: said once.
     told: Option<Report>,
 }
@@ -183,6 +215,7 @@ impl Worker {
             self.leave_no_slot(attempt).await;
             return Ok(None);
         };
+        self.host.store(attempt, Ordering::Relaxed);
         let started = Instant::now();
         let ended = self.stream(running, appender, shutdown).await;
         if started.elapsed() > SUCCESS {
@@ -225,8 +258,8 @@ impl Worker {
             self.store.set_origin(&slot::origin_of(&identity, config))?;
         }
         if snapshot {
-            while let Some(block) = self.assembler.take_block() {
-                let _ = appender.send(Append::Block(block)).await;
+            while let Some(append) = self.assembler.take_append() {
+                let _ = appender.send(append).await;
             }
             let snapshotter = Snapshotter {
                 config,
@@ -296,6 +329,7 @@ impl Worker {
         let mut stream = Stream {
             wire,
             assembler: &mut self.assembler,
+            asks: &mut self.asks,
             appender,
             database: &database,
             config: &self.config,

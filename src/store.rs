@@ -5,6 +5,7 @@
 //! pipeline's batch (events, state, dead letters, cursor) is one atomic commit. Nothing here knows
 //! PostgreSQL, WebAssembly or a socket.
 
+mod backfill;
 mod checkpoint;
 mod commit;
 mod database;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
+use backfill::Backfills;
 use checkpoint::Checkpoints;
 use dead_letter::{DeadLetter, DeadLetters};
 use folder::Folder;
@@ -108,6 +110,7 @@ struct Inner {
     relations: Relations,
     checkpoints: Checkpoints,
     states: States,
+    backfills: Backfills,
     dead_letters: DeadLetters,
     readers: Mutex<Vec<Reader>>,
     /// Held while something is removed.
@@ -312,6 +315,7 @@ impl Inner {
             relations: Relations::open(&db, small("relations")?)?,
             checkpoints: Checkpoints::new(small("checkpoints")?),
             states: States::new(small("state")?),
+            backfills: Backfills::new(small("backfills")?),
             dead_letters: DeadLetters::open(small("dead_letters")?)?,
             readers: Mutex::default(),
             retaining: Mutex::new(()),

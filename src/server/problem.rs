@@ -64,11 +64,12 @@ pub(super) async fn no_such_address(uri: Uri) -> Problem {
     Problem::not_found(finding)
 }
 
-/// The answer to any method but GET, at an address that exists.
-pub(super) async fn only_get(method: Method, uri: Uri) -> Problem {
+/// The answer to any method but the known ones, at an address that exists.
+pub(super) async fn only_known(method: Method, uri: Uri) -> Problem {
+    let acts = uri.path().starts_with("/api/v1/backfills/");
     let finding =
         Finding::error("method-not-allowed", uri.path(), format!("{method} is not known here"))
-            .suggest("use GET");
+            .suggest(if acts { "use POST" } else { "use GET" });
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, finding)
 }
 

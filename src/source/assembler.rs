@@ -3,13 +3,15 @@
 
 mod blocks;
 mod tables;
+pub(super) mod watermark;
 
 use crate::model::{Lsn, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
-use crate::store::journal::Block;
+use crate::store::journal::{Append, Block};
 use blocks::{Blocks, Committed};
 use tables::Tables;
+use watermark::Watermarks;
 
 pub(super) use tables::Intern;
 
@@ -41,6 +43,7 @@ pub(super) enum Step {
 pub(super) struct Assembler {
     tables: Tables,
     blocks: Blocks,
+    watermarks: Watermarks,
     /// A position up to which nothing is in flight.
     idle: Option<Lsn>,
     /// Everything up to here has been handed on.
@@ -63,6 +66,7 @@ impl Assembler {
         Self {
             tables: Tables::new(intern),
             blocks: Blocks::new(last_commit),
+            watermarks: Watermarks::new(),
             idle: None,
             handed_on: Lsn::ZERO,
             counts: Counts::default(),
@@ -74,6 +78,7 @@ impl Assembler {
     pub(super) fn disconnect(&mut self) {
         self.blocks.forget_open();
         self.tables.clear();
+        self.watermarks.disconnect();
         self.idle = None;
     }
 
@@ -94,7 +99,10 @@ impl Assembler {
         received: i64,
     ) -> Result<Step, AssembleError> {
         match message {
-            Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid)?,
+            Message::Begin { final_lsn, time, xid } => {
+                self.begin(final_lsn, time, xid)?;
+                self.watermarks.committed(xid);
+            }
             Message::Commit { end_lsn, .. } => self.commit(end_lsn)?,
             Message::Relation(relation) => return Ok(self.tables.describe(relation)),
             Message::Type { oid, schema, name } => self.tables.name_type(oid, schema, name),
@@ -103,8 +111,16 @@ impl Assembler {
             Message::Row { .. } => return Err(DecodeError::UnknownMessage(row::TAG).into()),
             Message::Insert { relation, .. }
             | Message::Update { relation, .. }
-            | Message::Delete { relation, .. } => self.change(relation, bytes)?,
+            | Message::Delete { relation, .. } => {
+                self.note(relation, &message)?;
+                self.change(relation, bytes)?;
+            }
             Message::Truncate { relations, .. } => self.truncate(relations, bytes)?,
+            Message::Message { transactional: false, lsn, prefix, content }
+                if watermark::is_ours(prefix, content) =>
+            {
+                self.watermark(lsn, content, received)?;
+            }
             Message::Message { transactional: false, lsn, .. } if !self.blocks.is_open() => {
                 self.lone_message(lsn, bytes, received)?;
             }
@@ -134,6 +150,14 @@ impl Assembler {
         Ok(())
     }
 
+    /// Notes what changes while a backfill's chunk is read.
+    fn note(&mut self, oid: u32, message: &Message<'_>) -> Result<(), AssembleError> {
+        if self.watermarks.is_noting(oid) {
+            self.watermarks.changed(self.tables.relation(oid)?, message);
+        }
+        Ok(())
+    }
+
     fn change(&mut self, oid: u32, bytes: &[u8]) -> Result<(), AssembleError> {
         if self.blocks.is_skipping() {
             return Ok(());
@@ -149,6 +173,9 @@ impl Assembler {
     fn truncate(&mut self, tables: pgoutput::Oids<'_>, bytes: &[u8]) -> Result<(), AssembleError> {
         if self.blocks.is_skipping() {
             return Ok(());
+        }
+        if tables.iter().any(|oid| self.watermarks.is_noting(oid)) {
+            self.watermarks.emptied();
         }
         let ids: Vec<RelationId> =
             tables.iter().map(|oid| self.tables.id_of(oid)).collect::<Result<_, _>>()?;
@@ -167,6 +194,28 @@ impl Assembler {
         self.begin(lsn, time, 0)?;
         self.append_change("a message", bytes, 1)?;
         self.commit(lsn)
+    }
+
+    /// One of our own messages, which is no event. Behind a high watermark a chunk's rows come, as
+    /// a transaction of their own.
+    fn watermark(&mut self, lsn: Lsn, content: &[u8], time: i64) -> Result<(), AssembleError> {
+        let Some(placing) = self.watermarks.reached(content) else {
+            self.idle = Some(lsn);
+            return Ok(());
+        };
+        self.begin(lsn, time, 0)?;
+        let blocks = &mut self.blocks;
+        let placed = placing.place(lsn, |row| {
+            blocks.change(row, 1);
+            blocks.split_if_large();
+        });
+        self.watermarks.settle(placed);
+        self.commit(lsn)
+    }
+
+    /// Does what a backfill asks.
+    pub(super) fn ask(&mut self, ask: watermark::Ask) {
+        self.watermarks.ask(ask);
     }
 
     /// Appends a change, unless the journal has it; its place in the buffer.
@@ -197,12 +246,17 @@ impl Assembler {
     }
 
     /// The next block, in the order of commits.
-    pub(super) fn take_block(&mut self) -> Option<Block> {
+    fn take_block(&mut self) -> Option<Block> {
         let block = self.blocks.take()?;
         if block.complete {
             self.handed_on = self.handed_on.max(block.end);
         }
         Some(block)
+    }
+
+    /// The same, as it goes to the journal.
+    pub(super) fn take_append(&mut self) -> Option<Append> {
+        self.take_block().map(|block| self.watermarks.send_off(block))
     }
 
     /// The server's log has reached `end`, and everything before it that is for us has come.

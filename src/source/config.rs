@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::url::Url;
 use crate::model::pattern::TablePattern;
-use crate::model::quantity::Period;
+use crate::model::quantity::{ByteSize, Period};
 
 /// Longest name that PostgreSQL keeps; it cuts longer ones without a word.
 const NAME_MAX: usize = 63;
@@ -33,6 +33,9 @@ pub struct Config {
     /// How many connections read tables at the same time while a snapshot is taken.
     #[serde(default = "snapshot_workers")]
     pub snapshot_workers: NonZeroUsize,
+    /// About how large a backfill's chunks are.
+    #[serde(default = "backfill_chunk")]
+    pub backfill_chunk: ByteSize,
     /// Whether a missing slot is created.
     #[serde(default = "yes")]
     pub create_slot: bool,
@@ -56,6 +59,7 @@ impl Config {
             tables: every_public_table(),
             snapshot: Snapshot::default(),
             snapshot_workers: snapshot_workers(),
+            backfill_chunk: backfill_chunk(),
             create_slot: true,
             create_publication: true,
             start_timeout: start_timeout(),
@@ -69,6 +73,10 @@ fn yes() -> bool {
 
 fn snapshot_workers() -> NonZeroUsize {
     const { NonZeroUsize::new(4).unwrap() }
+}
+
+fn backfill_chunk() -> ByteSize {
+    ByteSize::new(4 << 20)
 }
 
 fn start_timeout() -> Period {

@@ -47,6 +47,12 @@ impl Tables {
         self.types.name(oid, schema, name);
     }
 
+    /// A table's definition as it is now.
+    pub(super) fn relation(&self, oid: u32) -> Result<&Relation, AssembleError> {
+        let known = self.known.get(&oid).ok_or(AssembleError::UnknownRelation(oid))?;
+        Ok(&known.relation)
+    }
+
     /// The number of a table's definition as it is now.
     pub(super) fn id_of(&mut self, oid: u32) -> Result<RelationId, AssembleError> {
         if let Some((_, id)) = self.recent.filter(|(recent, _)| *recent == oid) {
@@ -63,7 +69,7 @@ impl Tables {
 
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
-        let relation = self.relation(described);
+        let relation = self.named(described);
         if relation.says_key() {
             self.learn(relation);
             return Step::Done;
@@ -88,7 +94,7 @@ impl Tables {
         }
     }
 
-    fn relation(&self, described: pgoutput::Relation<'_>) -> Relation {
+    fn named(&self, described: pgoutput::Relation<'_>) -> Relation {
         let column = |column: pgoutput::Column<'_>| Column {
             name: column.name.into(),
             type_oid: column.type_oid,

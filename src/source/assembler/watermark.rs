@@ -1,0 +1,484 @@
+//! Backfills' chunks in the stream: between a low and a high watermark the keys of what changes
+//! are noted, and behind the high one the chunk's rows come that did not change meanwhile.
+//!
+//! The watermarks are logical messages that walmill writes into the server's log. A chunk is read
+//! in a snapshot that is taken between the two writes, so a row in it is at least as new as
+//! everything that the stream has brought before the low watermark, with one exception: a
+//! transaction becomes visible to snapshots only some time after its commit is in the log, and much
+//! later where it waits for a synchronous standby. So the transactions that were committed before
+//! the low watermark are noted, too, and when the chunk's snapshot did not see one of them, the
+//! chunk is taken again. What commits between the watermarks, seen by the snapshot or not, the
+//! stream brings itself: its keys are left out of the chunk. What commits behind the high one comes
+//! behind the chunk.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::model::backfill::Backfill;
+use crate::model::{Lsn, Relation};
+use crate::pgoutput::{self, Message, OldKind, Tuple, Value};
+use crate::store::journal::{Append, Block};
+
+/// The prefix of walmill's own messages.
+pub(in crate::source) const PREFIX: &str = "walmill";
+/// Keys that are noted at most: 16 bytes each.
+const KEYS: usize = 500_000;
+/// Transactions that are noted at most: 4 bytes each.
+const COMMITS: usize = 1 << 20;
+
+/// Which of a chunk's two messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::source) enum Mark {
+    Low,
+    High,
+}
+
+/// A chunk's number: a random one of this run, and a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::source) struct ChunkId {
+    pub(in crate::source) run: u64,
+    pub(in crate::source) count: u64,
+}
+
+impl ChunkId {
+    /// What its message says.
+    pub(in crate::source) fn message(self, mark: Mark) -> String {
+        let word = match mark {
+            Mark::Low => "low",
+            Mark::High => "high",
+        };
+        format!("backfill {word} {:016x} {}", self.run, self.count)
+    }
+
+    /// Reads such a message, of whichever run.
+    fn read(content: &[u8]) -> Option<(Mark, Self)> {
+        let mut words = std::str::from_utf8(content).ok()?.strip_prefix("backfill ")?.split(' ');
+        let mark = match words.next()? {
+            "low" => Mark::Low,
+            "high" => Mark::High,
+            _ => return None,
+        };
+        let run = u64::from_str_radix(words.next()?, 16).ok()?;
+        let count = words.next()?.parse().ok()?;
+        words.next().is_none().then_some((mark, Self { run, count }))
+    }
+}
+
+/// Whether a message is one of ours, and never an event.
+pub(super) fn is_ours(prefix: &str, content: &[u8]) -> bool {
+    prefix == PREFIX && ChunkId::read(content).is_some()
+}
+
+/// What was committed, as one snapshot of the server saw it (`pg_snapshot`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::source) struct Seen {
+    /// The first transaction that had not ended, and all behind it that is not named.
+    xmax: u32,
+    /// The ones before it that had not ended.
+    running: Vec<u32>,
+    /// Everything before this one had ended. The whole number: transactions are counted beyond the
+    /// 32 bits of a transaction's own number.
+    pub(in crate::source) xmin: u64,
+}
+
+impl Seen {
+    /// Reads `xmin:xmax:xid,xid,…`.
+    pub(in crate::source) fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let xmin = parts.next()?.parse().ok()?;
+        let xmax: u64 = parts.next()?.parse().ok()?;
+        let running = parts.next()?.split(',').filter(|xid| !xid.is_empty());
+        // The stream knows the lower half only.
+        let running = running.map(|xid| xid.parse().map(|xid: u64| xid as u32).ok());
+        Some(Self { xmax: xmax as u32, running: running.collect::<Option<_>>()?, xmin })
+    }
+
+    /// Whether it saw what this transaction did.
+    fn saw(&self, xid: u32) -> bool {
+        // Transaction numbers go round; half of them lie before any other.
+        let before = (xid.wrapping_sub(self.xmax) as i32) < 0;
+        before && !self.running.contains(&xid)
+    }
+}
+
+/// A chunk that was read.
+#[derive(Debug)]
+pub(in crate::source) struct Chunk {
+    /// Its rows, as frames.
+    pub(in crate::source) frames: Bytes,
+    /// Their table, as the frames say it.
+    pub(in crate::source) relation: Relation,
+    pub(in crate::source) seen: Seen,
+    /// Where in the frames' rows its primary key is.
+    pub(in crate::source) primary_key: Vec<usize>,
+    /// The backfill as it is behind it, but for the rows that are left out.
+    pub(in crate::source) backfill: Box<Backfill>,
+}
+
+/// What became of a chunk.
+#[derive(Debug, PartialEq)]
+pub(in crate::source) enum Outcome {
+    /// It is a transaction at this place, which goes to the journal together with the backfill. No
+    /// place: each of its rows has changed meanwhile, so the stream has them.
+    Settled(Option<Lsn>, Box<Backfill>),
+    /// This transaction's commit came before the low watermark, and the snapshot did not see it.
+    Unseen(u32),
+    /// More changed between the watermarks than is noted.
+    TooMany,
+    /// More was committed since the chunk before than is noted: the notes begin anew.
+    NotesLost,
+    /// The table was emptied or changed between the watermarks.
+    TableChanged,
+}
+
+/// What a backfill asks of the stream. Each is done when its answer comes.
+#[derive(Debug)]
+pub(in crate::source) enum Ask {
+    /// Note the transactions that commit from now on.
+    Note(oneshot::Sender<()>),
+    /// A low watermark will come, for this table.
+    Open { id: ChunkId, table: u32, outcome: oneshot::Sender<Outcome>, done: oneshot::Sender<()> },
+    /// The chunk is read, and the high watermark will come.
+    Read(ChunkId, Box<Chunk>, oneshot::Sender<()>),
+    /// Note nothing any more; a chunk that is not placed by now never will be.
+    Rest(oneshot::Sender<()>),
+}
+
+/// What is noted.
+#[derive(Default)]
+pub(super) struct Watermarks {
+    /// Transactions that committed, since that was asked for, and that no snapshot of ours saw.
+    commits: Option<Vec<u32>>,
+    window: Option<Window>,
+    /// A backfill whose chunk is on its way, and the chunk's place.
+    settled: Option<(Lsn, Box<Backfill>)>,
+    /// So that nobody can choose keys that look the same.
+    seed: u64,
+}
+
+/// Keys of rows that changed, and how.
+type Touched = HashMap<u128, Change>;
+
+/// What the stream says of a row that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// All of it.
+    Whole,
+    /// Not the large values that stayed as they were: they must come from the chunk after all.
+    InPart,
+}
+
+struct Window {
+    id: ChunkId,
+    table: u32,
+    outcome: oneshot::Sender<Outcome>,
+    /// How many of the noted transactions came before the low watermark; `None` before that.
+    low: Option<usize>,
+    touched: Touched,
+    /// The names of the key's columns that `touched` is about.
+    key: Option<Vec<String>>,
+    spoiled: Option<Outcome>,
+    chunk: Option<Box<Chunk>>,
+}
+
+/// A chunk's rows that are to be placed.
+pub(super) struct Placing {
+    chunk: Box<Chunk>,
+    touched: Touched,
+    outcome: oneshot::Sender<Outcome>,
+    seed: u64,
+}
+
+impl Watermarks {
+    pub(super) fn new() -> Self {
+        Self { seed: rand::random(), ..Self::default() }
+    }
+
+    /// Does what a backfill asks.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        // Who asked may have gone: then nobody reads the answer.
+        match ask {
+            Ask::Note(done) => {
+                self.commits.get_or_insert_default();
+                let _ = done.send(());
+            }
+            Ask::Open { id, table, outcome, done } => {
+                self.window = Some(Window {
+                    id,
+                    table,
+                    outcome,
+                    low: None,
+                    touched: Touched::new(),
+                    key: None,
+                    spoiled: None,
+                    chunk: None,
+                });
+                let _ = done.send(());
+            }
+            Ask::Read(id, chunk, done) => {
+                if let Some(window) = self.window.as_mut().filter(|window| window.id == id) {
+                    window.chunk = Some(chunk);
+                }
+                let _ = done.send(());
+            }
+            Ask::Rest(done) => {
+                (self.commits, self.window) = (None, None);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// The connection is gone: what came between the watermarks will come again, in part or not.
+    pub(super) fn disconnect(&mut self) {
+        // The backfill learns of it, since nobody is left to tell it an outcome.
+        self.window = None;
+    }
+
+    /// A transaction has committed.
+    pub(super) fn committed(&mut self, xid: u32) {
+        let Some(commits) = self.commits.as_mut() else { return };
+        if commits.len() >= COMMITS {
+            // What was noted is void; the backfill asks anew when it finds that out.
+            self.commits = None;
+            return;
+        }
+        commits.push(xid);
+    }
+
+    /// Whether changes of this table are to be noted.
+    pub(super) fn is_noting(&self, table: u32) -> bool {
+        self.window.as_ref().is_some_and(|window| window.table == table && window.low.is_some())
+    }
+
+    /// A row of the table has changed.
+    pub(super) fn changed(&mut self, relation: &Relation, message: &Message<'_>) {
+        let seed = self.seed;
+        let Some(window) = self.window.as_mut().filter(|window| window.spoiled.is_none()) else {
+            return;
+        };
+        if !window.is_about(relation) {
+            return window.spoiled = Some(Outcome::TableChanged);
+        }
+        let (old, new) = match message {
+            Message::Insert { new, .. } => (None, Some(*new)),
+            Message::Update { old, new, .. } => (*old, Some(*new)),
+            Message::Delete { old, .. } => (Some(*old), None),
+            _ => (None, None),
+        };
+        // With the whole old row, a value that was not sent again is known.
+        let whole = old.is_some_and(|old| old.kind == OldKind::Full);
+        let in_part = new.is_some_and(|new| !whole && new.iter().any(|v| v == Value::Unchanged));
+        let old = old.map(|old| (old.tuple, Change::Whole));
+        let change = if in_part { Change::InPart } else { Change::Whole };
+        for (tuple, change) in old.into_iter().chain(new.map(|new| (new, change))) {
+            match key_of(relation, tuple, seed) {
+                Some(_) if window.touched.len() >= KEYS => {
+                    window.spoiled = Some(Outcome::TooMany);
+                }
+                Some(key) => {
+                    window.touched.insert(key, change);
+                }
+                // A key that is not said could be any.
+                None => window.spoiled = Some(Outcome::TableChanged),
+            }
+        }
+    }
+
+    /// The table was emptied.
+    pub(super) fn emptied(&mut self) {
+        if let Some(window) = &mut self.window {
+            window.spoiled = Some(Outcome::TableChanged);
+        }
+    }
+
+    /// One of our messages has come. With a high watermark, the chunk that is to be placed there.
+    pub(super) fn reached(&mut self, content: &[u8]) -> Option<Placing> {
+        let (mark, id) = ChunkId::read(content)?;
+        if self.window.as_ref()?.id != id {
+            return None;
+        }
+        match mark {
+            Mark::Low => {
+                let noted = self.commits.as_ref().map_or(0, Vec::len);
+                self.window.as_mut()?.low = Some(noted);
+                None
+            }
+            Mark::High => self.close(),
+        }
+    }
+
+    fn close(&mut self) -> Option<Placing> {
+        let Window { low, touched, outcome, spoiled, chunk, key, .. } = self.window.take()?;
+        let (low, chunk) = (low?, chunk?);
+        let wrong = match self.unseen(low, &chunk.seen) {
+            wrong @ Some(_) => wrong,
+            None if key.is_some_and(|key| key != key_names(&chunk.relation)) => {
+                Some(Outcome::TableChanged)
+            }
+            None => spoiled,
+        };
+        if let Some(wrong) = wrong {
+            let _ = outcome.send(wrong);
+            return None;
+        }
+        Some(Placing { chunk, touched, outcome, seed: self.seed })
+    }
+
+    /// A transaction from before the low watermark that the snapshot did not see. Those that it saw
+    /// are seen by every later one, and forgotten.
+    fn unseen(&mut self, low: usize, seen: &Seen) -> Option<Outcome> {
+        // Without notes nothing is known of what was before.
+        let Some(commits) = self.commits.as_mut() else { return Some(Outcome::NotesLost) };
+        let unseen = commits.iter().take(low).find(|xid| !seen.saw(**xid)).copied();
+        commits.retain(|xid| !seen.saw(*xid));
+        unseen.map(Outcome::Unseen)
+    }
+
+    /// The chunk's rows are a transaction that commits there.
+    pub(super) fn settle(&mut self, placed: Placed) {
+        let Placed { commit, rows, again, mut backfill, outcome } = placed;
+        backfill.rows_sent += rows;
+        backfill.again = again;
+        backfill.chunk_done();
+        let commit = (rows > 0).then_some(commit);
+        if let Some(commit) = commit {
+            self.settled = Some((commit, backfill.clone()));
+        }
+        let _ = outcome.send(Outcome::Settled(commit, backfill));
+    }
+
+    /// A block as it goes to the journal: with the backfill, where it ends its chunk.
+    pub(super) fn send_off(&mut self, block: Block) -> Append {
+        let ends = |(commit, _): &mut (Lsn, Box<Backfill>)| {
+            block.complete && (block.first..=block.last).contains(commit)
+        };
+        match self.settled.take_if(ends) {
+            Some((_, backfill)) => Append::Chunk(block, backfill),
+            None => Append::Block(block),
+        }
+    }
+}
+
+impl Window {
+    /// Whether the table still has the key that was noted so far.
+    fn is_about(&mut self, relation: &Relation) -> bool {
+        let same = |key: &Vec<String>| {
+            let names = relation.columns.iter().filter(|column| column.key);
+            names.map(|column| &column.name).eq(key)
+        };
+        match &self.key {
+            Some(key) => same(key),
+            None => {
+                self.key = Some(key_names(relation));
+                true
+            }
+        }
+    }
+}
+
+fn key_names(relation: &Relation) -> Vec<String> {
+    let key = relation.columns.iter().filter(|column| column.key);
+    key.map(|column| column.name.clone()).collect()
+}
+
+/// A row's key as one number; `None` where a part of it was not sent. Text is compared, which both
+/// sides get from the same output functions; a key whose text changes is logged as changed.
+fn key_of(relation: &Relation, tuple: Tuple<'_>, seed: u64) -> Option<u128> {
+    let mut hash = Xxh3::with_seed(seed);
+    for (_, value) in relation.columns.iter().zip(tuple).filter(|(column, _)| column.key) {
+        match value {
+            Value::Text(bytes) | Value::Binary(bytes) => {
+                hash.update(&bytes.len().to_be_bytes());
+                hash.update(bytes);
+            }
+            Value::Null => hash.update(&usize::MAX.to_be_bytes()),
+            Value::Unchanged => return None,
+        }
+    }
+    Some(hash.digest128())
+}
+
+/// Rows that were placed.
+pub(super) struct Placed {
+    commit: Lsn,
+    rows: u64,
+    again: Vec<Vec<String>>,
+    backfill: Box<Backfill>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+impl Placing {
+    /// Hands the messages of the rows that did not change to `place`, as a transaction that commits
+    /// there.
+    pub(super) fn place(self, commit: Lsn, mut place: impl FnMut(&[u8])) -> Placed {
+        let Self { chunk, touched, outcome, seed } = self;
+        let (mut rows, mut again) = (0, Vec::new());
+        for message in frames(&chunk.frames) {
+            let Ok(Message::Row { new, .. }) = pgoutput::decode(message) else { continue };
+            let change = key_of(&chunk.relation, new, seed).map(|key| touched.get(&key));
+            match change {
+                Some(None) => {
+                    place(message);
+                    rows += 1;
+                }
+                Some(Some(Change::Whole)) => {}
+                Some(Some(Change::InPart)) | None => again.push(primary_key(&chunk, new)),
+            }
+        }
+        Placed { commit, rows, again, backfill: chunk.backfill, outcome }
+    }
+}
+
+fn primary_key(chunk: &Chunk, row: Tuple<'_>) -> Vec<String> {
+    let value = |at: &usize| match row.iter().nth(*at) {
+        Some(Value::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+        // No column of a primary key is NULL.
+        _ => String::new(),
+    };
+    chunk.primary_key.iter().map(value).collect()
+}
+
+/// The messages in frames.
+fn frames(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (len, behind) = frames.split_first_chunk()?;
+        let (message, rest) = behind.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        frames = rest;
+        Some(message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_messages_are_known_of_every_run_and_others_are_not_ours() {
+        let id = ChunkId { run: 7, count: 3 };
+        for mark in [Mark::Low, Mark::High] {
+            assert_eq!(ChunkId::read(id.message(mark).as_bytes()), Some((mark, id)));
+        }
+        assert!(is_ours("walmill", id.message(Mark::Low).as_bytes()));
+        assert!(!is_ours("other", id.message(Mark::Low).as_bytes()));
+        for content in ["", "hello", "backfill low", "backfill low 1 2 3", "backfill up 1 2"] {
+            assert!(!is_ours("walmill", content.as_bytes()), "{content}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_saw_what_had_ended_before_it() {
+        let seen = Seen::read("4294967290:4294967300:4294967290,4294967298").unwrap();
+        assert_eq!(seen.xmin, 4_294_967_290);
+        // Behind the turn of the 32 bits: 2 is 4294967298.
+        for (xid, saw) in [(4_294_967_289, true), (4_294_967_290, false), (1, true), (2, false)] {
+            assert_eq!(seen.saw(xid), saw, "{xid}");
+        }
+        assert!(!seen.saw(4));
+        assert!(Seen::read("10:10:").unwrap().saw(9));
+        assert!(!Seen::read("10:10:").unwrap().saw(10));
+        assert_eq!(Seen::read("10:x:"), None);
+    }
+}
