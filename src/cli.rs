@@ -49,13 +49,14 @@ struct ConfigArguments {
     #[arg(
         short,
         long,
+        global = true,
         value_name = "PATH",
         default_value = "walmill.toml",
         env = "WALMILL_CONFIG"
     )]
     config: PathBuf,
     /// Sets one key over the file, as in `--set server.listen=127.0.0.1:4001`.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 

@@ -1,5 +1,6 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
+mod backfill;
 mod bad_input;
 mod console;
 mod demo;

@@ -134,13 +134,20 @@ pub(in crate::source) enum Outcome {
     TableChanged,
 }
 
+/// A table and the columns of its primary key, in the key's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::source) struct Keyed {
+    pub(in crate::source) oid: u32,
+    pub(in crate::source) primary_key: Vec<String>,
+}
+
 /// What a backfill asks of the stream. Each is done when its answer comes.
 #[derive(Debug)]
 pub(in crate::source) enum Ask {
     /// Note the transactions that commit from now on.
     Note(oneshot::Sender<()>),
     /// A low watermark will come, for this table.
-    Open { id: ChunkId, table: u32, outcome: oneshot::Sender<Outcome>, done: oneshot::Sender<()> },
+    Open { id: ChunkId, table: Keyed, outcome: oneshot::Sender<Outcome>, done: oneshot::Sender<()> },
     /// The chunk is read, and the high watermark will come.
     Read(ChunkId, Box<Chunk>, oneshot::Sender<()>),
     /// Note nothing any more; a chunk that is not placed by now never will be.
@@ -153,6 +160,7 @@ pub(super) struct Watermarks {
     /// Transactions that committed, since that was asked for, and that no snapshot of ours saw.
     commits: Option<Vec<u32>>,
     window: Option<Window>,
+    moved: Option<Moved>,
     /// A backfill whose chunk is on its way, and the chunk's place.
     settled: Option<(Lsn, Box<Backfill>)>,
     /// So that nobody can choose keys that look the same.
@@ -171,9 +179,15 @@ enum Change {
     InPart,
 }
 
+/// Rows of the table at hand that came to another key, and not whole: such a row may have been
+/// behind the last key that was read, and now be before it.
+struct Moved {
+    table: Keyed,
+    keys: Vec<Vec<String>>,
+}
+
 struct Window {
     id: ChunkId,
-    table: u32,
     outcome: oneshot::Sender<Outcome>,
     /// How many of the noted transactions came before the low watermark; `None` before that.
     low: Option<usize>,
@@ -188,6 +202,7 @@ struct Window {
 pub(super) struct Placing {
     chunk: Box<Chunk>,
     touched: Touched,
+    moved: Vec<Vec<String>>,
     outcome: oneshot::Sender<Outcome>,
     seed: u64,
 }
@@ -208,7 +223,6 @@ impl Watermarks {
             Ask::Open { id, table, outcome, done } => {
                 self.window = Some(Window {
                     id,
-                    table,
                     outcome,
                     low: None,
                     touched: Touched::new(),
@@ -216,6 +230,9 @@ impl Watermarks {
                     spoiled: None,
                     chunk: None,
                 });
+                if self.moved.as_ref().is_none_or(|moved| moved.table != table) {
+                    self.moved = Some(Moved { table, keys: Vec::new() });
+                }
                 let _ = done.send(());
             }
             Ask::Read(id, chunk, done) => {
@@ -225,7 +242,7 @@ impl Watermarks {
                 let _ = done.send(());
             }
             Ask::Rest(done) => {
-                (self.commits, self.window) = (None, None);
+                (self.commits, self.window, self.moved) = (None, None, None);
                 let _ = done.send(());
             }
         }
@@ -250,46 +267,37 @@ impl Watermarks {
 
     /// Whether changes of this table are to be noted.
     pub(super) fn is_noting(&self, table: u32) -> bool {
-        self.window.as_ref().is_some_and(|window| window.table == table && window.low.is_some())
+        self.moved.as_ref().is_some_and(|moved| moved.table.oid == table)
     }
 
     /// A row of the table has changed.
     pub(super) fn changed(&mut self, relation: &Relation, message: &Message<'_>) {
-        let seed = self.seed;
-        let Some(window) = self.window.as_mut().filter(|window| window.spoiled.is_none()) else {
-            return;
-        };
-        if !window.is_about(relation) {
-            return window.spoiled = Some(Outcome::TableChanged);
-        }
         let (old, new) = match message {
             Message::Insert { new, .. } => (None, Some(*new)),
             Message::Update { old, new, .. } => (*old, Some(*new)),
             Message::Delete { old, .. } => (Some(*old), None),
-            _ => (None, None),
+            _ => return,
         };
         // With the whole old row, a value that was not sent again is known.
         let whole = old.is_some_and(|old| old.kind == OldKind::Full);
-        let in_part = new.is_some_and(|new| !whole && new.iter().any(|v| v == Value::Unchanged));
+        let in_part = |new: &Tuple<'_>| !whole && new.iter().any(|value| value == Value::Unchanged);
+        let change =
+            if new.is_some_and(|new| in_part(&new)) { Change::InPart } else { Change::Whole };
+        if let (Some(moved), Some(_), Some(new), Change::InPart) =
+            (&mut self.moved, old, new, change)
+        {
+            moved.note(relation, new);
+        }
         let old = old.map(|old| (old.tuple, Change::Whole));
-        let change = if in_part { Change::InPart } else { Change::Whole };
-        for (tuple, change) in old.into_iter().chain(new.map(|new| (new, change))) {
-            match key_of(relation, tuple, seed) {
-                Some(_) if window.touched.len() >= KEYS => {
-                    window.spoiled = Some(Outcome::TooMany);
-                }
-                Some(key) => {
-                    window.touched.insert(key, change);
-                }
-                // A key that is not said could be any.
-                None => window.spoiled = Some(Outcome::TableChanged),
-            }
+        let new = new.map(|new| (new, change));
+        if let Some(window) = &mut self.window {
+            old.into_iter().chain(new).for_each(|row| window.note(relation, row, self.seed));
         }
     }
 
     /// The table was emptied.
     pub(super) fn emptied(&mut self) {
-        if let Some(window) = &mut self.window {
+        if let Some(window) = self.window.as_mut().filter(|window| window.low.is_some()) {
             window.spoiled = Some(Outcome::TableChanged);
         }
     }
@@ -324,7 +332,9 @@ impl Watermarks {
             let _ = outcome.send(wrong);
             return None;
         }
-        Some(Placing { chunk, touched, outcome, seed: self.seed })
+        let moved = self.moved.as_mut().map(|moved| std::mem::take(&mut moved.keys));
+        let moved = moved.unwrap_or_default();
+        Some(Placing { chunk, touched, moved, outcome, seed: self.seed })
     }
 
     /// A transaction from before the low watermark that the snapshot did not see. Those that it saw
@@ -362,7 +372,42 @@ impl Watermarks {
     }
 }
 
+impl Moved {
+    fn note(&mut self, relation: &Relation, row: Tuple<'_>) {
+        let value = |name: &String| {
+            let mut columns = relation.columns.iter().zip(row.iter());
+            match columns.find(|(column, _)| column.name == *name)?.1 {
+                Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+                _ => None,
+            }
+        };
+        let key: Option<Vec<String>> = self.table.primary_key.iter().map(value).collect();
+        // More than that is no use to note: they would not fit into a chunk either.
+        if let Some(key) = key.filter(|_| self.keys.len() < KEYS / 10) {
+            self.keys.push(key);
+        }
+    }
+}
+
 impl Window {
+    /// Notes that a row of this key has changed.
+    fn note(&mut self, relation: &Relation, (row, change): (Tuple<'_>, Change), seed: u64) {
+        if self.low.is_none() || self.spoiled.is_some() {
+            return;
+        }
+        if !self.is_about(relation) {
+            return self.spoiled = Some(Outcome::TableChanged);
+        }
+        match key_of(relation, row, seed) {
+            Some(_) if self.touched.len() >= KEYS => self.spoiled = Some(Outcome::TooMany),
+            Some(key) => {
+                self.touched.insert(key, change);
+            }
+            // A key that is not said could be any.
+            None => self.spoiled = Some(Outcome::TableChanged),
+        }
+    }
+
     /// Whether the table still has the key that was noted so far.
     fn is_about(&mut self, relation: &Relation) -> bool {
         let same = |key: &Vec<String>| {
@@ -414,8 +459,8 @@ impl Placing {
     /// Hands the messages of the rows that did not change to `place`, as a transaction that commits
     /// there.
     pub(super) fn place(self, commit: Lsn, mut place: impl FnMut(&[u8])) -> Placed {
-        let Self { chunk, touched, outcome, seed } = self;
-        let (mut rows, mut again) = (0, Vec::new());
+        let Self { chunk, touched, moved: mut again, outcome, seed } = self;
+        let mut rows = 0;
         for message in frames(&chunk.frames) {
             let Ok(Message::Row { new, .. }) = pgoutput::decode(message) else { continue };
             let change = key_of(&chunk.relation, new, seed).map(|key| touched.get(&key));
@@ -452,33 +497,4 @@ fn frames(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_messages_are_known_of_every_run_and_others_are_not_ours() {
-        let id = ChunkId { run: 7, count: 3 };
-        for mark in [Mark::Low, Mark::High] {
-            assert_eq!(ChunkId::read(id.message(mark).as_bytes()), Some((mark, id)));
-        }
-        assert!(is_ours("walmill", id.message(Mark::Low).as_bytes()));
-        assert!(!is_ours("other", id.message(Mark::Low).as_bytes()));
-        for content in ["", "hello", "backfill low", "backfill low 1 2 3", "backfill up 1 2"] {
-            assert!(!is_ours("walmill", content.as_bytes()), "{content}");
-        }
-    }
-
-    #[test]
-    fn a_snapshot_saw_what_had_ended_before_it() {
-        let seen = Seen::read("4294967290:4294967300:4294967290,4294967298").unwrap();
-        assert_eq!(seen.xmin, 4_294_967_290);
-        // Behind the turn of the 32 bits: 2 is 4294967298.
-        for (xid, saw) in [(4_294_967_289, true), (4_294_967_290, false), (1, true), (2, false)] {
-            assert_eq!(seen.saw(xid), saw, "{xid}");
-        }
-        assert!(!seen.saw(4));
-        assert!(Seen::read("10:10:").unwrap().saw(9));
-        assert!(!Seen::read("10:10:").unwrap().saw(10));
-        assert_eq!(Seen::read("10:x:"), None);
-    }
-}
+mod tests;

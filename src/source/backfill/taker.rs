@@ -13,7 +13,9 @@ use super::plan::{Plan, Range};
 use crate::model::Offset;
 use crate::model::backfill::Backfill;
 use crate::pgoutput::{self, Message, Value};
-use crate::source::assembler::watermark::{Ask, Chunk, ChunkId, Mark, Outcome, PREFIX, Seen};
+use crate::source::assembler::watermark::{
+    Ask, Chunk, ChunkId, Keyed, Mark, Outcome, PREFIX, Seen,
+};
 use crate::source::config::Config;
 use crate::source::database::Database;
 use crate::source::fault::{Fault, Report, quote};
@@ -123,7 +125,8 @@ impl Taker {
         };
         let database = &session.database;
         let quoted = format!("{}.{}", quote(&backfill.schema), quote(&backfill.table));
-        let table = oid(database, &quoted).await?;
+        let table = keyed(database, &quoted).await?;
+        let Keyed { oid, .. } = table;
         self.next.count += 1;
         let id = self.next;
         let (sender, outcome) = oneshot::channel();
@@ -141,7 +144,7 @@ impl Taker {
             Err(finding) => return Ok(Read::Not(Taken::Failed(report(&finding)))),
         };
         let seen = seen(database).await?;
-        let read = match (seen.xmin >= session.horizon, plan.published.relation.oid == table) {
+        let read = match (seen.xmin >= session.horizon, plan.published.relation.oid == oid) {
             (true, true) => Ok(self.rows(database, &plan, backfill).await?),
             (_, false) => Err(Taken::Again(None)),
             (false, _) => Err(Taken::Again(Some(old_transactions(session.horizon)))),
@@ -380,11 +383,18 @@ async fn emit(database: &Database, id: ChunkId, mark: Mark) -> Result<(), Fault>
     database.rows("write a watermark", query, &[&PREFIX, &content]).await.map(drop)
 }
 
-/// A table's OID; 0 where there is none.
-async fn oid(database: &Database, table: &str) -> Result<u32, Fault> {
-    let query = "SELECT coalesce(to_regclass($1)::oid, 0::oid)";
+/// A table's OID, 0 where there is none, and its primary key.
+async fn keyed(database: &Database, table: &str) -> Result<Keyed, Fault> {
+    let query = "SELECT coalesce(to_regclass($1)::oid, 0::oid), array( \
+         SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL \
+             unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, at) \
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+         WHERE i.indrelid = to_regclass($1) AND i.indisprimary AND k.at <= i.indnkeyatts \
+         ORDER BY k.at)";
     let rows = database.rows("look up a table", query, &[&table]).await?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+    let row = rows.first().map(|row| (row.get(0), row.get(1)));
+    let (oid, primary_key) = row.unwrap_or_default();
+    Ok(Keyed { oid, primary_key })
 }
 
 fn old_transactions(horizon: u64) -> String {
