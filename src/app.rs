@@ -317,7 +317,10 @@ impl Parts {
 
 /// Whether the database answers: it streams, or hands over what was there before.
 fn is_there(status: &SourceStatus) -> bool {
-    status.connections > 0 || matches!(status.state, SourceState::Snapshotting(_))
+    // A snapshot, and a standby's wait for its turn, may take as long as they take.
+    let is_under_way =
+        matches!(status.state, SourceState::Snapshotting(_) | SourceState::Standby { .. });
+    status.connections > 0 || is_under_way
 }
 
 /// Ends walmill when the database is not there in time at the start; later it only waits.

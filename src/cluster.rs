@@ -6,6 +6,7 @@
 
 mod binaries;
 mod files;
+mod standby;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -318,18 +319,24 @@ impl Cluster {
             ("full_page_writes", on(options.fsync)),
             ("shared_buffers", "32MB".to_string()),
         ];
-        let mut config =
-            OpenOptions::new().append(true).open(self.data().join("postgresql.conf"))?;
-        let own = own.iter().map(|(name, value)| (*name, value));
-        let further = options.settings.iter().map(|(name, value)| (name.as_str(), value));
-        for (name, value) in own.chain(further) {
-            writeln!(config, "{name} = '{}'", value.replace('\'', "''"))?;
-        }
+        let own = own.iter().map(|(name, value)| (*name, value.as_str()));
+        let further = options.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.add_settings(&own.chain(further).collect::<Vec<_>>())?;
         let mut access = options.access.join("\n");
         access.push_str("\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n");
         files::write_private(&self.data().join("pg_hba.conf"), access.as_bytes(), self.user)?;
         for (name, content) in &options.files {
             files::write_private(&self.data().join(name), content, self.user)?;
+        }
+        Ok(())
+    }
+
+    /// Settings for the next start; the last one of a name counts.
+    fn add_settings(&self, settings: &[(&str, &str)]) -> io::Result<()> {
+        let mut config =
+            OpenOptions::new().append(true).open(self.data().join("postgresql.conf"))?;
+        for (name, value) in settings {
+            writeln!(config, "{name} = '{}'", value.replace('\'', "''"))?;
         }
         Ok(())
     }

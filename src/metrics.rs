@@ -93,6 +93,12 @@ metrics! {
     source_lag_seconds: FloatGauge = "source_lag", Unit::Seconds;
     /// Bytes of the server's log between what was confirmed and its end.
     source_unconfirmed: Gauge = "source_unconfirmed", Unit::Bytes;
+    /// Bytes of the server's log that are kept for the slot.
+    source_retained: Gauge = "source_retained", Unit::Bytes;
+    /// Bytes that the server can write before it may invalidate the slot; -1 where it never does.
+    source_safe: Gauge = "source_safe", Unit::Bytes;
+    /// Whether more of the log is kept than source.wal_budget says: 1 or 0.
+    source_over_budget: Gauge = "source_over_budget";
     /// Transactions received from PostgreSQL.
     source_transactions: Counter = "source_transactions";
     /// Changes received from PostgreSQL.

@@ -15,6 +15,7 @@ mod fault;
 mod feedback;
 mod login;
 mod net;
+mod options;
 mod publication;
 pub mod raw;
 mod retry;
@@ -43,23 +44,25 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::Metrics;
 use crate::model::backfill::Backfills;
-use crate::model::status::SourceStatus;
+use crate::model::status::{RetainedWal, SourceStatus};
+use crate::model::{ByteSize, Lsn};
 use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
 use assembler::Assembler;
 use assembler::watermark::Ask;
 use backfill::Runner;
-pub use config::{Config, NameError, PublicationName, SlotName, Snapshot};
+pub use config::{Config, NameError, Origins, PublicationName, SlotName, Snapshot};
 use connection::{Connection, Halves};
 use database::Database;
 use fault::{Fault, Report};
 use feedback::{Feedback, Progress};
 use net::Socket;
+use options::Transactions;
 use retry::Backoff;
 use slot::Past;
 use snapshot::Snapshotter;
 use status::Publisher;
-use stream::{End, Stream};
+use stream::{End, Stream, misassembled};
 pub use url::{Url, UrlError};
 use wire::Wire;
 
@@ -69,7 +72,7 @@ const SUCCESS: Duration = Duration::from_secs(5);
 const LAST_SYNC: Duration = Duration::from_secs(3);
 /// For the server to take in our last word.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// Between two looks at the end of the server's log.
+/// Between two looks at the server's log.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The running source.
@@ -87,7 +90,8 @@ impl Source {
     /// database: what is wrong there is in the status.
     ///
     /// # Errors
-    /// The system has no thread, or no runtime, to give, or the store cannot be read.
+    /// The system has no thread, no runtime, or no folder for open transactions to give, or the
+    /// store cannot be read.
     pub fn start(
         config: Config,
         store: Store,
@@ -101,6 +105,7 @@ impl Source {
         let publisher = Publisher::new(&config, position, Arc::clone(&metrics));
         let status = publisher.subscribe();
         let relations = store.clone();
+        let spills = store.open_spills().map_err(io::Error::other)?;
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
         let host = Arc::new(AtomicUsize::new(0));
         let (runner, backfills, asks) = Runner::new(
@@ -111,10 +116,11 @@ impl Source {
             Arc::clone(&host),
         )
         .map_err(io::Error::other)?;
+        let assembler = Assembler::new(store.last_commit(), intern, spills);
         let worker = Worker {
             asks,
             host,
-            assembler: Assembler::new(store.last_commit(), intern),
+            assembler: assembler.map_err(io::Error::other)?,
             config,
             store,
             durable,
@@ -228,6 +234,7 @@ impl Worker {
     async fn connect(&mut self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
         let config = &self.config;
         let mut connection = Connection::open(config, attempt).await?;
+        options::check(config, connection.major_version())?;
         let database = Database::open(&config.url, attempt).await?;
         let identity = connection.identify().await?;
         let wal_sender_timeout = connection.wal_sender_timeout().await?;
@@ -246,19 +253,22 @@ impl Worker {
             && if past.is_empty() { config.snapshot == Snapshot::Initial } else { begun.is_some() };
         match &found {
             Some(slot) => {
-                slot::check(slot, &past, config)?;
+                slot::check(slot, &past, &identity, config)?;
                 snapshot::check_found(&past, config)?;
             }
             None if past.is_empty() || snapshot => {}
-            None => return Err(slot::missing(&past, config)),
+            None => return Err(slot::missing(&past, &identity, config)),
         }
         // The publication comes first: PostgreSQL decodes with the catalog of the slot's time.
         publication::ensure(&database, config, found.is_some(), past.is_empty()).await?;
-        if past.is_empty() || moved {
-            self.store.set_origin(&slot::origin_of(&identity, config))?;
-        }
+        let transactions = match self.assembler.wants_whole() {
+            true => Transactions::Whole,
+            false => Transactions::AsConfigured,
+        };
         if snapshot {
-            while let Some(append) = self.assembler.take_append() {
+            // Its transaction names the origin, and is read before the stream begins.
+            self.store.set_origin(&slot::origin_of(&identity, config))?;
+            while let Some(append) = self.assembler.take_append().map_err(misassembled)? {
                 let _ = appender.send(append).await;
             }
             let snapshotter = Snapshotter {
@@ -271,19 +281,24 @@ impl Worker {
                 attempt,
             };
             let point = snapshotter.take(&mut connection, &database).await?;
-            let halves = connection.stream(point).await?;
+            let halves = connection.stream(point, transactions).await?;
             return Ok(Running { database: Arc::new(database), halves, wal_sender_timeout });
         }
-        let slot = match found {
-            Some(slot) => slot,
-            None => slot::create(&database, config).await?,
-        };
-        if past.is_empty() {
-            // Where the journal begins: from now on a slot that is ahead of us was moved by
-            // somebody else. If the journal has ended, the stream finds out.
-            let _ = appender.send(Append::Idle(slot.confirmed)).await;
+        if found.is_none() {
+            slot::create(&database, config).await?;
         }
-        let halves = connection.stream(past.durable).await?;
+        let halves = connection.stream(past.durable, transactions).await?;
+        if past.is_empty() || moved {
+            self.store.set_origin(&slot::origin_of(&identity, config))?;
+        }
+        if past.is_empty() {
+            // Where the journal begins. Only now that the slot is ours it is known where its last
+            // reader left it; from here on, whoever moves it is somebody else. If the journal has
+            // ended, the stream finds out.
+            let slot = slot::find(&database, config).await?;
+            let confirmed = slot.map_or(Lsn::ZERO, |slot| slot.confirmed);
+            let _ = appender.send(Append::Idle(confirmed)).await;
+        }
         Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
     }
 
@@ -322,10 +337,13 @@ impl Worker {
             }
             .run(),
         ));
-        let _look = AbortOnDropHandle::new(tokio::spawn(look(
-            Arc::clone(&database),
-            Arc::clone(&progress),
-        )));
+        let look = Looker {
+            database: Arc::clone(&database),
+            config: self.config.clone(),
+            progress: Arc::clone(&progress),
+            publisher: self.publisher.clone(),
+        };
+        let _look = AbortOnDropHandle::new(tokio::spawn(look.run()));
         let mut stream = Stream {
             wire,
             assembler: &mut self.assembler,
@@ -334,9 +352,11 @@ impl Worker {
             database: &database,
             config: &self.config,
             progress,
+            durable: self.durable.clone(),
             metrics: &self.metrics,
             patience: stream::patience(wal_sender_timeout),
             next_idle: Instant::now(),
+            paused: false,
         };
         self.publisher.streaming();
         self.told = None;
@@ -373,10 +393,24 @@ impl Worker {
         }
     }
 
+    /// Another reader has the slot, which is news once.
+    fn stand_by(&mut self, report: Report) {
+        let is_news = self.told.as_ref() != Some(&report);
+        if is_news {
+            tracing::info!(remedy = report.remedy, "standby: {}", report.error);
+            self.told = Some(report.clone());
+        }
+        self.publisher.standby(report);
+    }
+
     /// Says what went wrong, to the status and, when it is news, to the log.
     fn tell(&mut self, fault: Fault, wait: Duration) -> Result<(), StoreError> {
         let halt = matches!(fault, Fault::Halt(_));
         let report = match fault {
+            Fault::Taken(report) => {
+                self.stand_by(report);
+                return Ok(());
+            }
             Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => report,
             Fault::Store(error) => {
                 let remedy = "see the disk of `store.path`, and start walmill again".into();
@@ -400,6 +434,34 @@ impl Worker {
     }
 }
 
+/// Asks how the slot stands: the stream does not say what the server keeps for it, nor where the
+/// log ends while it is behind.
+struct Looker {
+    database: Arc<Database>,
+    config: Config,
+    progress: Arc<Progress>,
+    publisher: Publisher,
+}
+
+impl Looker {
+    /// Runs until the connection is lost, which the stream notices, too.
+    async fn run(self) {
+        let mut looks = interval(LOOK);
+        loop {
+            looks.tick().await;
+            let Ok(look) = self.database.look(self.config.slot.as_str()).await else { return };
+            if let Some(end) = look.end {
+                self.progress.see(end);
+            }
+            if let Some(retained_bytes) = look.retained {
+                let budget_bytes = self.config.wal_budget.map(ByteSize::bytes);
+                let safe_bytes = look.safe;
+                self.publisher.retained(RetainedWal { retained_bytes, safe_bytes, budget_bytes });
+            }
+        }
+    }
+}
+
 /// The feedback task ended before the stream did: its socket is broken.
 fn unheard<W>(ended: Result<io::Result<W>, tokio::task::JoinError>) -> Fault {
     let error = match ended {
@@ -408,17 +470,4 @@ fn unheard<W>(ended: Result<io::Result<W>, tokio::task::JoinError>) -> Fault {
         Err(error) => io::Error::other(error),
     };
     Fault::broken("confirm", &error)
-}
-
-/// Asks where the server's log ends: the stream does not say while it is behind.
-async fn look(database: Arc<Database>, progress: Arc<Progress>) {
-    let mut looks = interval(LOOK);
-    loop {
-        looks.tick().await;
-        match database.log_end().await {
-            Ok(Some(end)) => progress.see(end),
-            // A standby does not say, and a lost connection will be noticed by the stream.
-            Ok(None) | Err(_) => return,
-        }
-    }
 }

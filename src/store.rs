@@ -18,6 +18,7 @@ mod position;
 mod relation;
 pub mod retention;
 mod snapshot;
+pub mod spill;
 mod state;
 pub mod stream;
 mod streams;
@@ -45,6 +46,7 @@ use dead_letter::{DeadLetter, DeadLetters};
 use folder::Folder;
 use relation::Relations;
 use retention::{Janitor, Reader, Retention, WhenFull};
+use spill::{SpillError, Spills};
 use state::States;
 use stream::Stream;
 use streams::Streams;
@@ -125,6 +127,8 @@ struct Inner {
 
 const EPOCH: &str = "epoch";
 const ORIGIN: &str = "origin";
+/// The folder of what is not committed yet.
+const SPILL: &str = "spill";
 
 impl Store {
     /// Opens the data folder, or makes it; recovers the journal to its last whole transaction.
@@ -178,6 +182,18 @@ impl Store {
     /// The definition behind a number.
     pub fn relation(&self, id: RelationId) -> Result<Option<Arc<Relation>>, StoreError> {
         self.inner.relations.get(id)
+    }
+
+    /// Opens the place of transactions that are not decided yet; of those before, only what was
+    /// prepared is there. Called once.
+    ///
+    /// # Errors
+    /// See [`SpillError`].
+    pub fn open_spills(&self) -> Result<Spills, SpillError> {
+        let folder = self.inner.folder.path().join(SPILL);
+        let store = self.clone();
+        let sync = move || Ok(store.inner.db.persist(PersistMode::SyncAll)?);
+        Spills::open(&folder, self.inner.config.min_free, Arc::new(sync))
     }
 
     /// Starts the journal's thread: what is sent to the appender is stored in that order and

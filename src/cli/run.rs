@@ -1,6 +1,6 @@
 //! `walmill run`: production.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +10,9 @@ use super::{ConfigArguments, Failure, LogFormat, print_findings, start_log};
 use crate::app::{self, AppError};
 use crate::config::finding::Finding;
 use crate::model::Period;
+
+/// Signals within this time are one: a launcher often passes on what the terminal sent to both.
+const SAME_PRESS: Duration = Duration::from_millis(500);
 
 /// `walmill run`
 #[derive(Debug, Args)]
@@ -65,7 +68,10 @@ pub(super) fn cancel_on_signal(shutdown: &CancellationToken) {
         next().await;
         info!("shutting down; once more to end at once");
         shutdown.cancel();
-        next().await;
+        let first = Instant::now();
+        while first.elapsed() < SAME_PRESS {
+            next().await;
+        }
         std::process::exit(1);
     });
 }

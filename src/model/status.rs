@@ -30,6 +30,28 @@ pub struct SourceStatus {
     pub last_commit_time: Option<i64>,
     /// Times that the connection was made.
     pub connections: u64,
+    /// What the slot keeps on the server, once that was looked at.
+    pub wal: Option<RetainedWal>,
+}
+
+/// How much of the server's log is kept for the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RetainedWal {
+    /// Bytes between the oldest record that the slot needs and the log's end.
+    pub retained_bytes: u64,
+    /// Bytes that can still be written before the slot is in danger of being invalidated; `None`
+    /// where the server sets no limit (`max_slot_wal_keep_size`).
+    pub safe_bytes: Option<u64>,
+    /// The most that it should be, by `source.wal_budget`.
+    pub budget_bytes: Option<u64>,
+}
+
+impl RetainedWal {
+    /// Whether more is kept than the config wants to see.
+    #[must_use]
+    pub fn is_over_budget(&self) -> bool {
+        self.budget_bytes.is_some_and(|budget| self.retained_bytes > budget)
+    }
 }
 
 /// What the source is doing.
@@ -50,6 +72,13 @@ pub enum SourceState {
         remedy: String,
         /// When the next try is made, milliseconds from the failure.
         retry_ms: u64,
+    },
+    /// Another reader has the slot; it takes over when the slot is freed.
+    Standby {
+        /// Who has it.
+        error: String,
+        /// What a person can do, if that is not meant.
+        remedy: String,
     },
     /// Going on would lose or invent changes, so it does not, until a person decides.
     Halted {

@@ -1,5 +1,7 @@
 //! Messages as bytes, and what is read from them.
 
+mod transactions;
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
@@ -30,7 +32,7 @@ fn check(hex: &str, expect: Expect) {
 }
 
 /// One valid message of every kind.
-const VALID: [&str; 11] = [
+const VALID: [&str; 21] = [
     "'B'  00000016 B374D848  00025A2F 0A1B2C3D  000002DF",
     "'C'  00  00000016 B374D848  00000016 B374D880  00025A2F 0A1B2C3D",
     "'O'  00000000 00000001  'far'00",
@@ -43,6 +45,17 @@ const VALID: [&str; 11] = [
     "'D'  00004001  'O'  0001  'b'00000002 00FF",
     "'T'  00000002  03  00004001 00004002",
     "'M'  01  00000000 000000FF  'pre'00  00000003 'abc'",
+    "'S'  000002DF  01",
+    "'E'",
+    "'c'  000002DF  00  00000016 B374D848  00000016 B374D880  00025A2F 0A1B2C3D",
+    "'A'  000002DF  000002E0",
+    "'A'  000002DF  000002E0  00000016 B374D848  00025A2F 0A1B2C3D",
+    "'b'  00000000 00000001  00000000 00000002  00025A2F 0A1B2C3D  000002DF  'gid'00",
+    "'P'  00  00000000 00000001  00000000 00000002  00025A2F 0A1B2C3D  000002DF  'gid'00",
+    "'K'  00  00000000 00000001  00000000 00000002  00025A2F 0A1B2C3D  000002DF  'gid'00",
+    "'r'  00  00000000 00000001  00000000 00000002  00025A2F 0A1B2C3D  00025A2F 0A1B2C3E \
+     000002DF  'gid'00",
+    "'p'  00  00000000 00000001  00000000 00000002  00025A2F 0A1B2C3D  000002DF  'gid'00",
 ];
 
 #[test]
@@ -246,7 +259,7 @@ fn a_short_message_names_the_field_it_ends_in() {
 
 #[test]
 fn an_unknown_code_names_its_field() {
-    check("'A' 00000001 00000002", expect!["Err(UnknownMessage(65))"]);
+    check("'?' 00000001 00000002", expect!["Err(UnknownMessage(63))"]);
     check("'I' 00000001 'K' 0000", expect![[r#"Err(Unknown { field: "tuple_kind", found: 75 })"#]]);
     check(
         "'U' 00000001 'x' 0000",
@@ -276,6 +289,10 @@ fn a_message_cut_anywhere_is_an_error() {
         decode(&whole).expect(hex);
         for len in 0..whole.len() {
             let cut = decode(&whole[..len]);
+            if matches!(cut, Ok(Message::StreamAbort { at: None, .. })) {
+                // What version 4 has more is behind the end of version 2.
+                continue;
+            }
             assert!(matches!(cut, Err(DecodeError::Truncated { .. })), "{hex} at {len}: {cut:?}");
         }
     }
@@ -310,7 +327,7 @@ proptest! {
         message in prop_oneof![nearly(), prop::collection::vec(any::<u8>(), 0..200)],
     ) {
         // Printing walks every lazy part of it.
-        let _ = format!("{:?}", decode(&message));
+        let _ = format!("{:?}", (decode(&message), decode_streamed(&message)));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use super::Server;
 use super::problem::{Parameters, Problem, name_in_path};
 use crate::metrics::Name;
-use crate::model::Finding;
 use crate::model::status::{PluginStatus, SnapshotProgress, SourceState, SourceStatus};
+use crate::model::{ByteSize, Finding};
 use crate::store::dead_letter::DeadLetter;
 
 /// Dead letters of one answer, unless asked otherwise, and at most.
@@ -41,6 +41,7 @@ struct Check {
 pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
     let state = &server.state;
     let mut checks = vec![source_check(&state.source.borrow())];
+    checks.extend(budget_check(&state.source.borrow()));
     checks.extend(state.pipelines.iter().map(|pipeline| {
         let pipeline = pipeline.borrow();
         let message = pipeline.stopped.clone();
@@ -66,9 +67,18 @@ fn source_check(source: &SourceStatus) -> Check {
         SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
             (false, format!("{error}: {remedy}"))
         }
+        SourceState::Standby { error, .. } => (false, format!("standby: {error}")),
         SourceState::Stopped => (false, "stopped".to_owned()),
     };
     Check { name: "source".into(), ok, message }
+}
+
+/// Whether the server keeps no more of its log for us than the config wants to see.
+fn budget_check(source: &SourceStatus) -> Option<Check> {
+    let wal = source.wal?;
+    let (retained, budget) = (wal.retained_bytes >> 20, ByteSize::new(wal.budget_bytes?));
+    let message = format!("the server keeps {retained} MiB for the slot, of {budget} at most");
+    Some(Check { name: "wal budget".into(), ok: !wal.is_over_budget(), message })
 }
 
 fn snapshotting(progress: &SnapshotProgress) -> String {

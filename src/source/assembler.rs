@@ -1,7 +1,10 @@
 //! From messages to the journal's blocks: whole transactions, a few at a time, or the parts of one
-//! that is larger than a block. Pure but for the numbers of new table definitions.
+//! that is larger than a block. Pure but for the numbers of new table definitions, and the files of
+//! transactions that are not decided yet.
 
 mod blocks;
+mod prepared;
+mod streamed;
 mod tables;
 pub(super) mod watermark;
 
@@ -9,7 +12,9 @@ use crate::model::{Lsn, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
 use crate::store::journal::{Append, Block};
+use crate::store::spill::{SpillError, Spills};
 use blocks::{Blocks, Committed};
+use streamed::{Commit, Streamed};
 use tables::Tables;
 use watermark::Watermarks;
 
@@ -26,6 +31,17 @@ pub(super) enum AssembleError {
     Nested,
     #[error("a change of table {0}, which was not described")]
     UnknownRelation(u32),
+    /// A savepoint was rolled back, and PostgreSQL does not say whose its messages are.
+    #[error(
+        "a savepoint of open transaction {0} was rolled back, and PostgreSQL does not say which of \
+         its logical messages went with it"
+    )]
+    Unclear(u32),
+    /// It was prepared before we were there, or for another data folder.
+    #[error("prepared transaction `{0}` has committed, and its changes are not here")]
+    Unprepared(String),
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -37,12 +53,16 @@ pub(super) enum Step {
     /// The stream does not say what the table's key is: look its primary key up and give it to
     /// [`Assembler::set_primary_key`].
     PrimaryKey(u32),
+    /// A transaction was prepared: run what [`Assembler::seal`] gives, which takes its time, and
+    /// then tell [`Assembler::sealed`].
+    Seal,
 }
 
 /// Puts blocks together.
 pub(super) struct Assembler {
     tables: Tables,
     blocks: Blocks,
+    streamed: Streamed,
     watermarks: Watermarks,
     /// A position up to which nothing is in flight.
     idle: Option<Lsn>,
@@ -62,21 +82,27 @@ pub(super) struct Counts {
 
 impl Assembler {
     /// Starts behind `last_commit`.
-    pub(super) fn new(last_commit: Lsn, intern: Intern) -> Self {
-        Self {
+    pub(super) fn new(
+        last_commit: Lsn,
+        intern: Intern,
+        spills: Spills,
+    ) -> Result<Self, SpillError> {
+        Ok(Self {
             tables: Tables::new(intern),
             blocks: Blocks::new(last_commit),
+            streamed: Streamed::open(spills, last_commit)?,
             watermarks: Watermarks::new(),
             idle: None,
             handed_on: Lsn::ZERO,
             counts: Counts::default(),
-        }
+        })
     }
 
     /// The connection is gone: what came of an open transaction will come again, and tables will be
     /// described again.
     pub(super) fn disconnect(&mut self) {
         self.blocks.forget_open();
+        self.streamed.clear();
         self.tables.clear();
         self.watermarks.disconnect();
         self.idle = None;
@@ -84,11 +110,9 @@ impl Assembler {
 
     /// Takes one message, which came at `received` (microseconds since 1970-01-01 UTC).
     pub(super) fn push(&mut self, bytes: &[u8], received: i64) -> Result<Step, AssembleError> {
-        match pgoutput::decode(bytes) {
-            Ok(message) => self.take(message, bytes, received),
-            // Nothing that was committed is in it.
-            Err(DecodeError::UnknownMessage(b'A')) => Ok(Step::Done),
-            Err(error) => Err(error.into()),
+        match self.streamed.is_in_block() {
+            true => self.push_streamed(bytes, received),
+            false => self.take(pgoutput::decode(bytes)?, bytes, received),
         }
     }
 
@@ -99,10 +123,7 @@ impl Assembler {
         received: i64,
     ) -> Result<Step, AssembleError> {
         match message {
-            Message::Begin { final_lsn, time, xid } => {
-                self.begin(final_lsn, time, xid)?;
-                self.watermarks.committed(xid);
-            }
+            Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid)?,
             Message::Commit { end_lsn, .. } => self.commit(end_lsn)?,
             Message::Relation(relation) => return Ok(self.tables.describe(relation)),
             Message::Type { oid, schema, name } => self.tables.name_type(oid, schema, name),
@@ -111,30 +132,57 @@ impl Assembler {
             Message::Row { .. } => return Err(DecodeError::UnknownMessage(row::TAG).into()),
             Message::Insert { relation, .. }
             | Message::Update { relation, .. }
-            | Message::Delete { relation, .. } => {
-                self.note(relation, &message)?;
-                self.change(relation, bytes)?;
-            }
+            | Message::Delete { relation, .. } => self.change(relation, bytes)?,
             Message::Truncate { relations, .. } => self.truncate(relations, bytes)?,
             Message::Message { transactional: false, lsn, prefix, content }
                 if watermark::is_ours(prefix, content) =>
             {
                 self.watermark(lsn, content, received)?;
             }
-            Message::Message { transactional: false, lsn, .. } if !self.blocks.is_open() => {
+            Message::Message { transactional: false, lsn, .. } if !self.is_inside() => {
                 self.lone_message(lsn, bytes, received)?;
             }
             Message::Message { .. } => self.append_change("a message", bytes, 1).map(drop)?,
+            Message::StreamStart { xid, first } => self.stream_start(xid, first)?,
+            Message::StreamStop => self.stream_stop()?,
+            Message::StreamAbort { xid, subxid, .. } => self.stream_abort(xid, subxid)?,
+            Message::StreamCommit { xid, commit_lsn, end_lsn, time } => {
+                let (commit, end) = (commit_lsn, end_lsn);
+                self.stream_commit(Commit { xid, commit, end, time })?;
+            }
+            Message::BeginPrepare(prepared) => self.begin_prepare(prepared)?,
+            Message::Prepare(prepared) => return self.prepare(prepared),
+            Message::StreamPrepare(prepared) => return self.stream_prepare(prepared),
+            Message::CommitPrepared { commit_lsn, end_lsn, time, xid, gid } => {
+                let (commit, end) = (commit_lsn, end_lsn);
+                self.commit_prepared(Commit { xid, commit, end, time }, gid)?;
+            }
+            Message::RollbackPrepared { xid, end_lsn, .. } => {
+                self.roll_back_prepared(xid, end_lsn)?;
+            }
         }
         Ok(Step::Done)
     }
 
+    /// Whether a transaction, or a block of an open one, is coming in, or is on its way from its
+    /// file to the journal.
+    fn is_inside(&self) -> bool {
+        self.blocks.is_open() || self.streamed.is_inside()
+    }
+
+    /// Whether what comes now is to be noted for a backfill; what comes before it is decided will be
+    /// noted with its commit.
+    fn is_noting(&self) -> bool {
+        self.watermarks.are_on() && !self.streamed.is_inside()
+    }
+
     fn begin(&mut self, commit: Lsn, time: i64, xid: u32) -> Result<(), AssembleError> {
-        if self.blocks.is_open() {
+        if self.is_inside() {
             return Err(AssembleError::Nested);
         }
         self.idle = None;
         self.blocks.begin(commit, time, xid);
+        self.watermarks.committed(xid);
         Ok(())
     }
 
@@ -150,19 +198,14 @@ impl Assembler {
         Ok(())
     }
 
-    /// Notes what changes while a backfill's chunk is read.
-    fn note(&mut self, oid: u32, message: &Message<'_>) -> Result<(), AssembleError> {
-        if self.watermarks.is_noting(oid) {
-            self.watermarks.changed(self.tables.relation(oid)?, message);
-        }
-        Ok(())
-    }
-
     fn change(&mut self, oid: u32, bytes: &[u8]) -> Result<(), AssembleError> {
         if self.blocks.is_skipping() {
             return Ok(());
         }
         let id = self.tables.id_of(oid)?;
+        if self.is_noting() {
+            self.watermarks.note(self.tables.numbered(id), &pgoutput::decode(bytes)?);
+        }
         if let Some(message) = self.append_change("a change", bytes, 1)? {
             frame::set_row_relation(message, id.0);
         }
@@ -174,11 +217,11 @@ impl Assembler {
         if self.blocks.is_skipping() {
             return Ok(());
         }
-        if tables.iter().any(|oid| self.watermarks.is_noting(oid)) {
-            self.watermarks.emptied();
-        }
         let ids: Vec<RelationId> =
             tables.iter().map(|oid| self.tables.id_of(oid)).collect::<Result<_, _>>()?;
+        if self.is_noting() {
+            ids.iter().for_each(|id| self.watermarks.emptied(self.tables.numbered(*id)));
+        }
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         if let Some(message) = self.append_change("a truncate", bytes, count)? {
             for (index, id) in ids.into_iter().enumerate() {
@@ -218,13 +261,17 @@ impl Assembler {
         self.watermarks.ask(ask);
     }
 
-    /// Appends a change, unless the journal has it; its place in the buffer.
+    /// Appends a change, unless the journal has it; its place in the buffer. Inside a block of an
+    /// open transaction it goes to that one's file.
     fn append_change(
         &mut self,
         what: &'static str,
         bytes: &[u8],
         ordinals: u32,
     ) -> Result<Option<&mut [u8]>, AssembleError> {
+        if self.streamed.is_inside() {
+            return self.streamed.append(bytes, ordinals).map(Some);
+        }
         if !self.blocks.is_open() {
             return Err(AssembleError::Outside(what));
         }
@@ -237,31 +284,45 @@ impl Assembler {
 
     /// Whether there is a block to hand on.
     pub(super) fn has_block(&self) -> bool {
-        self.blocks.has_block()
+        self.is_replaying() || self.blocks.has_block()
     }
 
     /// Whether a block should be handed on before more is taken in.
     pub(super) fn is_full(&self) -> bool {
-        self.blocks.is_full()
+        self.is_replaying() || self.blocks.is_full()
     }
 
-    /// The next block, in the order of commits.
-    fn take_block(&mut self) -> Option<Block> {
-        let block = self.blocks.take()?;
+    /// Whether a transaction is on its way from its file to the journal: until its blocks are
+    /// taken, no message may be pushed.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.streamed.is_replaying()
+    }
+
+    /// Whether transactions have to come whole from now on: PostgreSQL does not say enough about
+    /// open ones.
+    pub(super) fn wants_whole(&self) -> bool {
+        self.streamed.is_unclear()
+    }
+
+    /// The next block, in the order of commits; none may be left of a transaction in a file.
+    fn take_block(&mut self) -> Result<Option<Block>, AssembleError> {
+        self.go_on_replaying()?;
+        let Some(block) = self.blocks.take() else { return Ok(None) };
         if block.complete {
             self.handed_on = self.handed_on.max(block.end);
         }
-        Some(block)
+        Ok(Some(block))
     }
 
     /// The same, as it goes to the journal.
-    pub(super) fn take_append(&mut self) -> Option<Append> {
-        self.take_block().map(|block| self.watermarks.send_off(block))
+    pub(super) fn take_append(&mut self) -> Result<Option<Append>, AssembleError> {
+        Ok(self.take_block()?.map(|block| self.watermarks.send_off(block)))
     }
 
     /// The server's log has reached `end`, and everything before it that is for us has come.
     pub(super) fn reached(&mut self, end: Lsn) {
-        if !self.blocks.is_open() {
+        // What is still open, PostgreSQL keeps whatever we confirm.
+        if !self.is_inside() {
             self.idle = Some(end);
         }
     }

@@ -323,11 +323,6 @@ impl Runner {
 
 /// Why nothing can be looked up.
 fn unreachable(fault: Fault) -> Result<Finding, StoreError> {
-    match fault {
-        Fault::Store(error) => Err(error),
-        Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => {
-            let finding = Finding::error("database", "source.url", report.error);
-            Ok(finding.suggest(report.remedy))
-        }
-    }
+    let Report { error, remedy } = fault.report()?;
+    Ok(Finding::error("database", "source.url", error).suggest(remedy))
 }

@@ -42,10 +42,36 @@ pub struct Config {
     /// Whether a missing publication is created, and one that walmill made is kept up to date.
     #[serde(default = "yes")]
     pub create_publication: bool,
+    /// Whether PostgreSQL (14 and later) sends transactions that do not fit its
+    /// `logical_decoding_work_mem` while they are open, instead of keeping them on its own disk.
+    #[serde(default = "yes")]
+    pub streaming: bool,
+    /// Whether prepared transactions come when they are prepared, to be kept here until they
+    /// commit (PostgreSQL 15 and later); else they come when they commit.
+    #[serde(default)]
+    pub two_phase: bool,
+    /// Whose changes come.
+    #[serde(default)]
+    pub origin: Origins,
+    /// Whether a slot that walmill creates is kept on standbys, too (PostgreSQL 17 and later).
+    #[serde(default)]
+    pub failover: bool,
+    /// Whether changes of a partition come under the name of the whole, where walmill makes the
+    /// publication.
+    #[serde(default = "yes")]
+    pub publish_via_partition_root: bool,
+    /// Whether stored generated columns come (PostgreSQL 18 and later), where walmill makes the
+    /// publication.
+    #[serde(default)]
+    pub publish_generated_columns: bool,
     /// How long walmill waits for the database at the start before it gives up; later it waits for
     /// ever.
     #[serde(default = "start_timeout")]
     pub start_timeout: Period,
+    /// How much of its log the server may keep for the slot before walmill warns and is not ready.
+    /// It warns only: what protects the server's disk is its own `max_slot_wal_keep_size`.
+    #[serde(default)]
+    pub wal_budget: Option<ByteSize>,
 }
 
 impl Config {
@@ -62,7 +88,14 @@ impl Config {
             backfill_chunk: backfill_chunk(),
             create_slot: true,
             create_publication: true,
+            streaming: true,
+            two_phase: false,
+            origin: Origins::default(),
+            failover: false,
+            publish_via_partition_root: true,
+            publish_generated_columns: false,
             start_timeout: start_timeout(),
+            wal_budget: None,
         }
     }
 }
@@ -106,6 +139,18 @@ pub enum Snapshot {
     Never,
     /// They come first, each once, and then the stream, with no gap between the two.
     Initial,
+}
+
+/// Whose changes come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origins {
+    /// All.
+    #[default]
+    Any,
+    /// Those that were made on this server, and not those that it got from another by replication
+    /// (PostgreSQL 16 and later).
+    None,
 }
 
 /// A name or word that PostgreSQL or walmill does not take.

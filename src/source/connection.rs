@@ -13,17 +13,14 @@ use super::config::Config;
 use super::fault::{Fault, quote};
 use super::login::{self, Session};
 use super::net::{self, Socket};
+use super::options::{self, Transactions};
 use super::wire::{Wire, broken, row, server_error};
 use crate::model::Lsn;
 
 /// For the server to answer anything but the start of the stream.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The first server version whose pgoutput knows `messages`.
-const WITH_MESSAGES: u32 = 14;
 /// The first server version that ends sessions for being idle.
 const WITH_IDLE_TIMEOUT: u32 = 14;
-/// The first server version that takes a slot's options in parentheses.
-const WITH_OPTIONS: u32 = 15;
 /// The first server version that ends transactions for being long.
 const WITH_TRANSACTION_TIMEOUT: u32 = 17;
 
@@ -80,7 +77,8 @@ impl<'a> Connection<'a> {
         self.session.parameters.get("server_version").map_or("", String::as_str)
     }
 
-    fn major_version(&self) -> u32 {
+    /// The first number of the server's version.
+    pub(super) fn major_version(&self) -> u32 {
         let version = self.server_version();
         let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
         version[..end].parse().unwrap_or(0)
@@ -110,16 +108,15 @@ impl<'a> Connection<'a> {
     }
 
     /// Starts the stream behind `from`.
-    pub(super) async fn stream(mut self, from: Lsn) -> Result<Halves, Fault> {
-        let (slot, publication) = (&self.config.slot, self.config.publication.as_str());
-        // The list of names is itself text with identifiers in it.
-        let publication = quote(publication).replace('\'', "''");
-        let messages = if self.major_version() >= WITH_MESSAGES { ", messages 'true'" } else { "" };
-        let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} \
-             (proto_version '1', publication_names '{publication}'{messages})",
-            quote(slot.as_str()),
-        );
+    pub(super) async fn stream(
+        mut self,
+        from: Lsn,
+        transactions: Transactions,
+    ) -> Result<Halves, Fault> {
+        let slot = &self.config.slot;
+        let options = options::stream(self.config, self.major_version(), transactions);
+        let command =
+            format!("START_REPLICATION SLOT {} LOGICAL {from} ({options})", quote(slot.as_str()),);
         self.query(&command).await.map_err(|error| Fault::broken("start the stream", &error))?;
         loop {
             let next = timeout(ANSWER, self.session.wire.next()).await;
@@ -143,10 +140,7 @@ impl<'a> Connection<'a> {
         if self.major_version() >= WITH_TRANSACTION_TIMEOUT {
             self.ask("SET transaction_timeout TO 0").await?;
         }
-        let export = match self.major_version() {
-            WITH_OPTIONS.. => "(SNAPSHOT 'export')",
-            _ => "EXPORT_SNAPSHOT",
-        };
+        let export = options::exporting_slot(self.config, self.major_version());
         let slot = quote(self.config.slot.as_str());
         let query = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {export}");
         let row = self.answer("create the slot", &query, None).await?;

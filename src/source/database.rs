@@ -24,6 +24,16 @@ const IDLE_TIMEOUT: i32 = 14;
 /// For the server to let us in.
 const LOGIN: Duration = Duration::from_secs(30);
 
+/// What the server says of its log.
+pub(super) struct Look {
+    /// Its end: what is flushed, or on a standby replayed.
+    pub(super) end: Option<Lsn>,
+    /// Bytes kept for the slot; `None` where it has none.
+    pub(super) retained: Option<u64>,
+    /// Bytes until the slot may be invalidated; `None` for no limit.
+    pub(super) safe: Option<u64>,
+}
+
 /// A connection for queries.
 pub(super) struct Database {
     client: Client,
@@ -107,13 +117,21 @@ impl Database {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// End of the server's log; `None` on a standby.
-    pub(super) async fn log_end(&self) -> Result<Option<Lsn>, Fault> {
-        let query = "SELECT CASE WHEN NOT pg_is_in_recovery() \
-                     THEN pg_current_wal_flush_lsn()::text END";
-        let row = self.row("ask for the log's end", query, &[]).await?;
-        let lsn: Option<String> = row.get(0);
-        Ok(lsn.and_then(|lsn| lsn.parse().ok()))
+    /// Where the server's log ends, and what it keeps for the slot.
+    pub(super) async fn look(&self, slot: &str) -> Result<Look, Fault> {
+        let query = "SELECT end_lsn::text, pg_wal_lsn_diff(end_lsn, restart_lsn)::int8, \
+                     safe_wal_size FROM (SELECT CASE WHEN pg_is_in_recovery() \
+                     THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END) e (end_lsn) \
+                     LEFT JOIN pg_replication_slots ON slot_name = $1";
+        let row = self.row("ask for the log's end", query, &[&slot]).await?;
+        let (end, retained, safe): (Option<String>, Option<i64>, Option<i64>) =
+            (row.get(0), row.get(1), row.get(2));
+        let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+        Ok(Look {
+            end: end.and_then(|lsn| lsn.parse().ok()),
+            retained: retained.map(bytes),
+            safe: safe.map(bytes),
+        })
     }
 
     pub(super) async fn rows(

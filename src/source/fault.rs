@@ -12,6 +12,8 @@ use crate::store::StoreError;
 pub(super) enum Fault {
     /// Tries again, soon and then less and less often.
     Away(Report),
+    /// Another reader has the slot: waits for its turn, as a standby does.
+    Taken(Report),
     /// Tries again, seldom: somebody has to do something first.
     Person(Report),
     /// Going on would lose or invent changes.
@@ -41,6 +43,17 @@ impl Fault {
 
     pub(super) fn halt(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Halt(Report { error: error.into(), remedy: remedy.into() })
+    }
+
+    /// What there is to say of it, unless the store failed.
+    pub(super) fn report(self) -> Result<Report, StoreError> {
+        match self {
+            Self::Away(report)
+            | Self::Taken(report)
+            | Self::Person(report)
+            | Self::Halt(report) => Ok(report),
+            Self::Store(error) => Err(error),
+        }
     }
 
     /// The connection broke, or did not come about.
@@ -113,12 +126,14 @@ impl Fault {
     pub(super) fn stopped(server: &ServerError, url: &Url, slot: &str) -> Self {
         let error = format!("stream from slot `{slot}`: {server}");
         match server.code.as_str() {
-            "55006" => Self::away(
+            "55006" => Self::Taken(Report {
                 error,
-                "stop the other reader of this slot, or give this walmill a slot of its own \
-                 (`source.slot`)",
-            ),
-            "55000" | "58P01" => Self::halt(error, start_anew(slot)),
+                remedy: "nothing, if this is a standby: it takes over when the slot is freed; \
+                         otherwise give this walmill a slot of its own (`source.slot`)"
+                    .into(),
+            }),
+            // The next try looks at the slot, and says what is lost.
+            "55000" | "58P01" => Self::away(error, start_anew(slot)),
             "42704" if server.message.contains("publication") => Self::halt(
                 error,
                 format!(

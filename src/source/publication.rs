@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::config::Config;
 use super::database::Database;
 use super::fault::{Fault, quote};
+use super::options;
 use crate::model::pattern::TablePattern;
 
 /// The comment on a publication that walmill made.
@@ -118,10 +119,10 @@ fn list(tables: &[&Table]) -> String {
 
 async fn create(database: &Database, config: &Config, tables: &[Table]) -> Result<(), Fault> {
     let name = quote(config.publication.as_str());
-    // The root's name is what people know; a partition is a detail of storage.
     let create = format!(
-        "CREATE PUBLICATION {name} FOR {} WITH (publish_via_partition_root = true)",
-        list(&tables.iter().collect::<Vec<_>>())
+        "CREATE PUBLICATION {name} FOR {} WITH ({})",
+        list(&tables.iter().collect::<Vec<_>>()),
+        options::publication(config)
     );
     let missing = format!("publication `{}` is missing", config.publication);
     if !config.create_publication {

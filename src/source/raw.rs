@@ -6,6 +6,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::AsyncWriteExt as _;
 
 use super::connection::Connection;
+use super::options::Transactions;
 use super::{Config, Fault};
 use crate::model::Lsn;
 
@@ -17,14 +18,17 @@ use crate::model::Lsn;
 pub async fn read(config: &Config, until: Lsn) -> Result<u64, String> {
     stream(config, until).await.map_err(|fault| match fault {
         Fault::Store(error) => error.to_string(),
-        Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => report.error,
+        Fault::Away(report)
+        | Fault::Taken(report)
+        | Fault::Person(report)
+        | Fault::Halt(report) => report.error,
     })
 }
 
 async fn stream(config: &Config, until: Lsn) -> Result<u64, Fault> {
     let broken = |error| Fault::broken("receive", &error);
     let connection = Connection::open(config, 0).await?;
-    let (mut wire, mut writer) = connection.stream(Lsn::ZERO).await?;
+    let (mut wire, mut writer) = connection.stream(Lsn::ZERO, Transactions::AsConfigured).await?;
     let mut bytes = 0;
     loop {
         wire.fill().await.map_err(broken)?;

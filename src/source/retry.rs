@@ -6,6 +6,8 @@ use super::fault::Fault;
 
 const SOON: Duration = Duration::from_millis(100);
 const SOON_MAX: Duration = Duration::from_secs(30);
+/// Between two looks of a standby: as long as a failover may take it to notice.
+const TURN: Duration = Duration::from_secs(1);
 /// Where somebody has to do something first.
 const SELDOM: Duration = Duration::from_secs(5);
 const SELDOM_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +36,7 @@ impl Backoff {
 fn wait(fault: &Fault, failures: u32) -> Duration {
     let (first, most) = match fault {
         Fault::Away(_) => (SOON, SOON_MAX),
+        Fault::Taken(_) => (TURN, TURN),
         Fault::Person(_) => (SELDOM, SELDOM_MAX),
         Fault::Halt(_) | Fault::Store(_) => (SELDOM_MAX, SELDOM_MAX),
     };
@@ -43,12 +46,15 @@ fn wait(fault: &Fault, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::fault::Report;
 
     #[test]
     fn waits_grow_to_a_bound() {
         let waits = |fault: &Fault| [0, 1, 5, 60].map(|failures| wait(fault, failures).as_millis());
         assert_eq!(waits(&Fault::away("", "")), [100, 200, 3_200, 30_000]);
         assert_eq!(waits(&Fault::person("", "")), [5_000, 10_000, 60_000, 60_000]);
+        let taken = Fault::Taken(Report { error: String::new(), remedy: String::new() });
+        assert_eq!(waits(&taken), [1_000; 4]);
         assert_eq!(waits(&Fault::halt("", "")), [60_000; 4]);
     }
 

@@ -8,6 +8,7 @@ use super::config::{Config, Snapshot};
 use super::connection::Identity;
 use super::database::Database;
 use super::fault::{Fault, start_anew};
+use super::options;
 use crate::model::Lsn;
 use crate::store::Origin;
 
@@ -19,7 +20,8 @@ const WAITING: Duration = Duration::from_secs(10);
 pub(super) struct Slot {
     plugin: Option<String>,
     database: Option<String>,
-    lost: bool,
+    /// Why the server gave it up, if it did.
+    lost: Option<String>,
     /// Where the server would go on by itself.
     pub(super) confirmed: Lsn,
 }
@@ -41,13 +43,18 @@ impl Past {
 
 /// Looks the slot up.
 pub(super) async fn find(database: &Database, config: &Config) -> Result<Option<Slot>, Fault> {
-    let query = "SELECT plugin::text, database::text, wal_status = 'lost', \
-                 confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
+    // `invalidation_reason` came with version 17, `conflicting` with 16: a row as JSON has what
+    // there is.
+    let query = "SELECT plugin::text, database::text, \
+                 CASE WHEN wal_status = 'lost' THEN coalesce(row->>'invalidation_reason', \
+                 CASE WHEN (row->>'conflicting')::bool THEN 'conflicting' END, 'wal_removed') END, \
+                 confirmed_flush_lsn::text FROM (SELECT s.*, to_jsonb(s) AS row \
+                 FROM pg_replication_slots s) s WHERE slot_name = $1";
     let rows = database.rows("look up the slot", query, &[&config.slot.as_str()]).await?;
     Ok(rows.first().map(|row| Slot {
         plugin: row.get(0),
         database: row.get(1),
-        lost: row.get::<_, Option<bool>>(2).unwrap_or(false),
+        lost: row.get(2),
         confirmed: row
             .get::<_, Option<String>>(3)
             .and_then(|lsn| lsn.parse().ok())
@@ -56,29 +63,25 @@ pub(super) async fn find(database: &Database, config: &Config) -> Result<Option<
 }
 
 /// Creates the slot. PostgreSQL waits here for every transaction that is open now.
-pub(super) async fn create(database: &Database, config: &Config) -> Result<Slot, Fault> {
+pub(super) async fn create(database: &Database, config: &Config) -> Result<(), Fault> {
     let slot = config.slot.as_str();
-    let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+    // A slot's name needs no quotes: it has none in it.
+    let create = format!("SELECT {}", options::create_slot(config));
     if !config.create_slot {
         return Err(not_ours_to_make(config));
     }
-    waiting(database.rows("create the slot", create, &[&slot])).await?;
+    waiting(database.rows("create the slot", &create, &[])).await?;
     tracing::info!(slot, "created");
-    let missing = || Fault::away("the new slot is gone", "see who drops replication slots");
-    find(database, config).await?.ok_or_else(missing)
+    Ok(())
 }
 
 /// The slot is missing, and the config says that somebody else makes it.
 pub(super) fn not_ours_to_make(config: &Config) -> Fault {
     let slot = config.slot.as_str();
     let remedy = match config.snapshot {
-        Snapshot::Never => {
-            format!("run `SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')`")
-        }
+        Snapshot::Never => format!("run `SELECT {}`", options::create_slot(config)),
         Snapshot::Initial => {
-            "set `create_slot = true`: a slot's snapshot is for the one who makes \
-                              the slot"
-                .into()
+            "set `create_slot = true`: a slot's snapshot is for the one who makes the slot".into()
         }
     };
     Fault::person(format!("slot `{slot}` is missing"), remedy)
@@ -153,7 +156,12 @@ pub(super) fn check_origin(
 }
 
 /// Whether the slot can serve us, from where we are.
-pub(super) fn check(slot: &Slot, past: &Past, config: &Config) -> Result<(), Fault> {
+pub(super) fn check(
+    slot: &Slot,
+    past: &Past,
+    identity: &Identity,
+    config: &Config,
+) -> Result<(), Fault> {
     let name = config.slot.as_str();
     if slot.plugin.as_deref() != Some("pgoutput") {
         let found = slot.plugin.as_deref().unwrap_or("none: it is a physical slot");
@@ -169,10 +177,15 @@ pub(super) fn check(slot: &Slot, past: &Past, config: &Config) -> Result<(), Fau
             "slot names are shared by all databases of a server: choose another `source.slot`",
         ));
     }
-    if slot.lost {
+    if let Some(reason) = &slot.lost {
+        let cure = match reason.as_str() {
+            "idle_timeout" => "raise `idle_replication_slot_timeout` for the next time; ",
+            "wal_removed" => "raise `max_slot_wal_keep_size` for the next time; ",
+            _ => "",
+        };
         return Err(Fault::halt(
-            format!("slot `{name}` is invalid: the server removed the log behind it"),
-            format!("raise `max_slot_wal_keep_size` for the next time; {}", start_anew(name)),
+            format!("slot `{name}` was invalidated ({reason}): {}", lost(past, slot, identity)),
+            format!("{cure}{}", start_anew(name)),
         ));
     }
     if !past.is_empty() && slot.confirmed > past.durable {
@@ -189,9 +202,23 @@ pub(super) fn check(slot: &Slot, past: &Past, config: &Config) -> Result<(), Fau
 }
 
 /// The slot of a stream that we have a part of is not there.
-pub(super) fn missing(past: &Past, config: &Config) -> Fault {
+pub(super) fn missing(past: &Past, identity: &Identity, config: &Config) -> Fault {
     let name = config.slot.as_str();
-    Fault::halt(format!("slot `{name}` is gone; walmill was at {}", past.durable), start_anew(name))
+    let lost = lost_from(past.durable, identity);
+    Fault::halt(format!("slot `{name}` is gone: {lost}"), start_anew(name))
+}
+
+/// What nobody will send any more.
+fn lost(past: &Past, slot: &Slot, identity: &Identity) -> String {
+    lost_from(if past.is_empty() { slot.confirmed } else { past.durable }, identity)
+}
+
+fn lost_from(from: Lsn, identity: &Identity) -> String {
+    format!(
+        "what was committed from {from} on is lost, up to where a new slot begins (the log ends at \
+         {} now)",
+        identity.flushed
+    )
 }
 
 /// Where a stream from here comes from.
@@ -235,7 +262,7 @@ mod tests {
         Slot {
             plugin: Some("pgoutput".into()),
             database: Some("shop".into()),
-            lost: false,
+            lost: None,
             confirmed: Lsn(confirmed),
         }
     }
@@ -246,15 +273,20 @@ mod tests {
 
     #[test]
     fn a_slot_at_or_before_our_position_is_ours() {
-        assert!(check(&slot(400), &past(500), &config()).is_ok());
-        assert!(check(&slot(500), &past(500), &config()).is_ok());
+        assert!(check(&slot(400), &past(500), &identity(), &config()).is_ok());
+        assert!(check(&slot(500), &past(500), &identity(), &config()).is_ok());
         assert!(check_origin(&past(1000), &identity(), None, &config()).is_ok());
     }
 
     #[test]
     fn what_would_lose_changes_halts() {
-        assert!(is_halt(check(&slot(501), &past(500), &config())));
-        assert!(is_halt(check(&Slot { lost: true, ..slot(1) }, &past(500), &config())));
+        assert!(is_halt(check(&slot(501), &past(500), &identity(), &config())));
+        assert!(is_halt(check(
+            &Slot { lost: Some("wal_removed".into()), ..slot(1) },
+            &past(500),
+            &identity(),
+            &config()
+        )));
         assert!(is_halt(check_origin(&past(1001), &identity(), None, &config())));
         let other = Identity { system_identifier: "8".into(), ..identity() };
         assert!(is_halt(check_origin(&past(500), &other, None, &config())));
@@ -274,11 +306,17 @@ mod tests {
     #[test]
     fn an_empty_store_takes_any_slot_of_its_own_kind() {
         let nothing = Past { origin: None, durable: Lsn::ZERO };
-        assert!(check(&slot(501), &nothing, &config()).is_ok());
+        assert!(check(&slot(501), &nothing, &identity(), &config()).is_ok());
         assert!(check_origin(&nothing, &identity(), None, &config()).is_ok());
         let physical = Slot { plugin: None, ..slot(1) };
-        assert!(matches!(check(&physical, &nothing, &config()), Err(Fault::Person(_))));
+        assert!(matches!(
+            check(&physical, &nothing, &identity(), &config()),
+            Err(Fault::Person(_))
+        ));
         let elsewhere = Slot { database: Some("other".into()), ..slot(1) };
-        assert!(matches!(check(&elsewhere, &nothing, &config()), Err(Fault::Person(_))));
+        assert!(matches!(
+            check(&elsewhere, &nothing, &identity(), &config()),
+            Err(Fault::Person(_))
+        ));
     }
 }

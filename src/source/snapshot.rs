@@ -1,12 +1,12 @@
 //! The rows that were there before the slot: a snapshot of everything that was committed before
-//! the slot's beginning, as one transaction that ends where the slot's first change begins. So there
-//! is no gap between the two, and nothing comes twice.
+//! the slot's beginning, as one transaction that ends where the slot's first change begins. So
+//! there is no gap between the two, and nothing comes twice.
 //!
 //! The slot exports its snapshot, and as many connections as the config says read ranges of the
 //! tables in it. The rows go to the journal in parts, which shows them once the last one is there.
 //! A snapshot that was cut off leaves a mark in the store, and the next start drops its slot and
-//! begins anew: half a snapshot is never shown to anybody, and cannot be continued, since PostgreSQL
-//! keeps it only as long as the connection that made it.
+//! begins anew: half a snapshot is never shown to anybody, and cannot be continued, since
+//! PostgreSQL keeps it only as long as the connection that made it.
 
 pub(super) mod catalog;
 pub(super) mod copy;

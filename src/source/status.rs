@@ -10,7 +10,7 @@ use super::connection::Identity;
 use super::fault::Report;
 use super::feedback::Progress;
 use crate::metrics::Metrics;
-use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
+use crate::model::status::{RetainedWal, SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{Lsn, clock};
 
 /// Keeps the status and the gauges. Cloning shares it.
@@ -34,6 +34,7 @@ impl Publisher {
             confirmed_lsn: Lsn::ZERO,
             last_commit_time: None,
             connections: 0,
+            wal: None,
         };
         Self { status: Arc::new(watch::Sender::new(status)), metrics }
     }
@@ -75,6 +76,11 @@ impl Publisher {
         self.set(SourceState::Waiting { error, remedy, retry_ms });
     }
 
+    pub(super) fn standby(&self, report: Report) {
+        let Report { error, remedy } = report;
+        self.set(SourceState::Standby { error, remedy });
+    }
+
     pub(super) fn halted(&self, report: Report) {
         let Report { error, remedy } = report;
         self.set(SourceState::Halted { error, remedy });
@@ -113,6 +119,27 @@ impl Publisher {
             before != (status.server_lsn, status.received_lsn, status.last_commit_time)
         });
         self.gauge();
+    }
+
+    /// Shows what the slot keeps, and says once when that is more than it should be.
+    pub(super) fn retained(&self, wal: RetainedWal) {
+        let before = self.status.borrow().wal;
+        self.status.send_if_modified(|status| status.wal.replace(wal) != Some(wal));
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.source_retained.set(bytes(wal.retained_bytes));
+        self.metrics.source_safe.set(wal.safe_bytes.map_or(-1, bytes));
+        self.metrics.source_over_budget.set(i64::from(wal.is_over_budget()));
+        let was_over = before.is_some_and(|before| before.is_over_budget());
+        let retained = format_args!("{} MiB", wal.retained_bytes >> 20);
+        match (was_over, wal.is_over_budget()) {
+            (false, true) => tracing::warn!(
+                %retained,
+                "the server keeps more of its log for the slot than `source.wal_budget` says: see \
+                 what the journal waits for, and for old transactions in pg_stat_activity"
+            ),
+            (true, false) => tracing::info!(%retained, "the slot is within `source.wal_budget`"),
+            _ => {}
+        }
     }
 
     fn gauge(&self) {

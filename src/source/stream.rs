@@ -1,11 +1,13 @@
 //! The receiving half of a running stream: reads, assembles, and hands blocks to the journal as it
 //! has room.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +20,8 @@ use super::feedback::Progress;
 use super::wire::{Wire, broken, server_error};
 use crate::metrics::Metrics;
 use crate::model::{Lsn, clock};
-use crate::store::journal::Append;
+use crate::store::journal::{Append, Durable};
+use crate::store::spill::SpillError;
 
 /// Between two positions that are handed on without a change.
 const IDLE: Duration = Duration::from_secs(1);
@@ -47,11 +50,14 @@ pub(super) struct Stream<'a, R> {
     pub(super) database: &'a Database,
     pub(super) config: &'a Config,
     pub(super) progress: Arc<Progress>,
+    pub(super) durable: watch::Receiver<Durable>,
     pub(super) metrics: &'a Metrics,
     /// A server that is silent for so long is gone.
     pub(super) patience: Duration,
     /// When the next position may be handed on without a change.
     pub(super) next_idle: Instant,
+    /// Messages that have come were left where they are until a replay is done.
+    pub(super) paused: bool,
 }
 
 /// How long a server that gives up on us after so long may be silent itself.
@@ -63,6 +69,9 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
     /// Runs until `shutdown`, or until something breaks.
     pub(super) async fn run(&mut self, shutdown: &CancellationToken) -> Result<End, Fault> {
         loop {
+            if self.paused && !self.assembler.is_replaying() {
+                self.take_in().await?;
+            }
             let idle = self.assembler.idle();
             tokio::select! {
                 // In this order: what has come is taken in before what came earlier is handed on,
@@ -78,7 +87,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 // The server hears from the feedback task for as long as this waits.
                 room = self.appender.reserve(), if self.assembler.has_block() => {
                     let Ok(room) = room else { return Ok(End::JournalClosed) };
-                    if let Some(append) = self.assembler.take_append() {
+                    if let Some(append) = self.assembler.take_append().map_err(misassembled)? {
                         room.send(append);
                     }
                 }
@@ -97,11 +106,15 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
         }
     }
 
-    /// Takes every whole message that has come.
+    /// Takes every whole message that has come, or those up to a commit whose transaction lies in
+    /// a file.
     async fn take_in(&mut self) -> Result<(), Fault> {
         let received = clock::now();
         let wrong = |error| Fault::broken("receive", &error);
-        while let Some((tag, body)) = self.wire.take().map_err(wrong)? {
+        self.paused = false;
+        while !self.paused
+            && let Some((tag, body)) = self.wire.take().map_err(wrong)?
+        {
             match (tag, body.split_first()) {
                 (b'd', Some((b'w', data))) => {
                     // Start and end in the log, and the time it was sent.
@@ -111,10 +124,8 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                     self.progress.receive(lsn(head));
                     self.metrics.source_received.inc_by(message.len() as u64);
                     let step = self.assembler.push(message, received).map_err(misassembled)?;
-                    if let Step::PrimaryKey(table) = step {
-                        let key = self.database.primary_key(table).await?;
-                        self.assembler.set_primary_key(&key);
-                    }
+                    self.follow(step).await?;
+                    self.paused = self.assembler.is_replaying();
                 }
                 (b'd', Some((b'k', data))) => {
                     let (Some(head), Some(asks)) = (data.first_chunk::<8>(), data.get(16)) else {
@@ -139,6 +150,25 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
             }
         }
         self.count();
+        self.assembler.settle(self.durable.borrow().lsn()).map_err(misassembled)
+    }
+
+    /// Does what a message leaves to do.
+    async fn follow(&mut self, step: Step) -> Result<(), Fault> {
+        match step {
+            Step::Done => {}
+            Step::PrimaryKey(table) => {
+                let key = self.database.primary_key(table).await?;
+                self.assembler.set_primary_key(&key);
+            }
+            Step::Seal => {
+                let lost = |error| Fault::broken("keep a prepared transaction", &error);
+                let sealed = spawn_blocking(self.assembler.seal()).await;
+                let sealed = sealed.map_err(|error| lost(io::Error::other(error)))?;
+                sealed.map_err(|error| misassembled(error.into()))?;
+                self.assembler.sealed();
+            }
+        }
         Ok(())
     }
 
@@ -168,9 +198,25 @@ fn lsn<const N: usize>(head: &[u8; N]) -> Lsn {
     Lsn(u64::from_be_bytes(first))
 }
 
-fn misassembled(error: AssembleError) -> Fault {
+/// What the assembler could not do, as the source says it.
+pub(super) fn misassembled(error: AssembleError) -> Fault {
     match error {
-        AssembleError::Store(error) => Fault::Store(error),
+        AssembleError::Store(error) | AssembleError::Spill(SpillError::Store(error)) => {
+            Fault::Store(error)
+        }
+        AssembleError::Spill(error) => Fault::away(
+            format!("keep an open transaction: {error}"),
+            "see the disk of `store.path`; what was received of open transactions comes again",
+        ),
+        AssembleError::Unprepared(_) => Fault::halt(
+            error.to_string(),
+            "its PREPARE was confirmed by another walmill, or with another `store.path`: go on with \
+             that one, or start anew with a new slot and a new `store.path`",
+        ),
+        AssembleError::Unclear(_) => Fault::away(
+            error.to_string(),
+            "nothing: walmill asks for whole transactions from now on",
+        ),
         error => Fault::person(
             format!("the stream makes no sense: {error}"),
             "report this with the server's version; a proxy between walmill and PostgreSQL may be \

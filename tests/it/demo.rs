@@ -1,8 +1,11 @@
 //! The demo shows an event, ends when it is told to, and leaves nothing behind.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::process::built_plugins;
 use crate::support::{cluster, connect};
@@ -48,6 +51,30 @@ fn the_demo_shows_an_event_and_leaves_nothing_behind() {
         assert!(shown.contains(words), "no {words} in {shown}");
     }
     assert_eq!(left_in(folder.path()), [""; 0], "{shown}");
+}
+
+#[test]
+fn an_interrupt_that_comes_twice_is_one_and_leaves_nothing_behind() {
+    let folder = open_folder();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_walmill"))
+        .args(["demo", "--rate", "50", "--listen", "127.0.0.1:0", "--plugins"])
+        .arg(built_plugins())
+        .env("TMPDIR", folder.path())
+        .env_remove("DATABASE_URL")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start the demo");
+    let output = BufReader::new(demo.stdout.take().expect("its output"));
+    let mut lines = output.lines().map(|line| line.expect("text"));
+    assert!(lines.any(|line| line.contains("The first event:")));
+    let pid = Pid::from_child(&demo);
+    for _ in 0..2 {
+        kill_process(pid, Signal::INT).expect("SIGINT");
+    }
+    lines.for_each(drop);
+    assert!(demo.wait().expect("wait for the demo").success());
+    assert_eq!(left_in(folder.path()), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

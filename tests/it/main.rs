@@ -1,5 +1,6 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
+mod alive;
 mod backfill;
 mod bad_input;
 mod console;
@@ -7,6 +8,7 @@ mod demo;
 mod end_to_end;
 mod layers;
 mod plugins;
+mod protocol;
 mod pull;
 mod snapshot;
 mod source;

@@ -417,18 +417,6 @@ async fn a_server_without_logical_wal_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn a_slot_in_use_is_waited_for() {
-    let (cluster, first, second) = (cluster(&[]), folder(), folder());
-    let (client, source) = streaming(&cluster, &first).await;
-    let waiting = Streaming::start(second.path(), config(&cluster.url()));
-    let pid = text(&client, "select active_pid::text from pg_replication_slots").await;
-    says(&waiting.trouble().await, &format!("is active for PID {pid}"), "source.slot");
-    source.stop().await;
-    waiting.streaming().await;
-    waiting.stop().await;
-}
-
-#[tokio::test]
 async fn a_slot_that_is_gone_or_was_moved_halts() {
     let moved = "select pg_replication_slot_advance('walmill', pg_current_wal_lsn())";
     let dropped = "select pg_drop_replication_slot('walmill')";

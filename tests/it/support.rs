@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod clients;
 pub mod process;
+pub mod proxy;
 pub mod replica;
 pub mod serving;
 pub mod streaming;

@@ -188,4 +188,10 @@ impl Blocks {
         }
         self.ready.pop_front()
     }
+
+    /// Bytes in memory.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.frames.len() + self.ready.iter().map(|block| block.frames.len()).sum::<usize>()
+    }
 }

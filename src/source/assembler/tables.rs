@@ -17,6 +17,15 @@ pub(super) struct Tables {
     intern: Intern,
     types: Types,
     known: HashMap<u32, Known>,
+    /// What was described inside open transactions, by their numbers: it holds there only, until
+    /// they commit.
+    open: HashMap<u32, HashMap<u32, Known>>,
+    /// Those that changes refer to, on whichever connection they were described.
+    numbered: HashMap<RelationId, Relation>,
+    /// The open transaction that is coming in.
+    inside: Option<u32>,
+    /// Definitions so far.
+    described: u64,
     /// The one that was used last: changes of one table often come in a row.
     recent: Option<(u32, RelationId)>,
     /// A definition that waits for its primary key.
@@ -27,19 +36,57 @@ struct Known {
     relation: Relation,
     /// Drawn when a change first needs it.
     id: Option<RelationId>,
+    /// How many definitions had come before this one.
+    since: u64,
 }
 
 impl Tables {
     pub(super) fn new(intern: Intern) -> Self {
-        let (types, known) = (Types::default(), HashMap::new());
-        Self { intern, types, known, recent: None, keyless: None }
+        let (types, known, open) = (Types::default(), HashMap::new(), HashMap::new());
+        let (numbered, recent, keyless) = (HashMap::new(), None, None);
+        Self { intern, types, known, open, numbered, inside: None, described: 0, recent, keyless }
     }
 
     /// The connection is gone, and tables will be described again.
     pub(super) fn clear(&mut self) {
         self.known.clear();
+        self.open.clear();
         self.types.clear();
-        (self.recent, self.keyless) = (None, None);
+        (self.inside, self.recent, self.keyless) = (None, None, None);
+    }
+
+    /// What comes now is inside this open transaction.
+    pub(super) fn enter(&mut self, xid: u32) {
+        (self.inside, self.recent) = (Some(xid), None);
+    }
+
+    /// What comes now is inside none.
+    pub(super) fn leave(&mut self) {
+        (self.inside, self.recent) = (None, None);
+    }
+
+    /// The open transaction has committed, so what it described holds for all, unless something
+    /// newer does: PostgreSQL does not describe it again.
+    pub(super) fn keep(&mut self, xid: u32) {
+        self.recent = None;
+        for (oid, described) in self.open.remove(&xid).unwrap_or_default() {
+            if self.known.get(&oid).is_none_or(|known| known.since < described.since) {
+                self.known.insert(oid, described);
+            }
+        }
+    }
+
+    /// The open transaction was rolled back.
+    pub(super) fn forget(&mut self, xid: u32) {
+        self.open.remove(&xid);
+    }
+
+    /// The definitions that hold now.
+    fn current(&mut self) -> &mut HashMap<u32, Known> {
+        match self.inside {
+            Some(xid) => self.open.entry(xid).or_default(),
+            None => &mut self.known,
+        }
     }
 
     /// A type that is not built in has this name.
@@ -47,10 +94,9 @@ impl Tables {
         self.types.name(oid, schema, name);
     }
 
-    /// A table's definition as it is now.
-    pub(super) fn relation(&self, oid: u32) -> Result<&Relation, AssembleError> {
-        let known = self.known.get(&oid).ok_or(AssembleError::UnknownRelation(oid))?;
-        Ok(&known.relation)
+    /// The definition of this number, if it was described to this process.
+    pub(super) fn numbered(&self, id: RelationId) -> Option<&Relation> {
+        self.numbered.get(&id)
     }
 
     /// The number of a table's definition as it is now.
@@ -58,10 +104,20 @@ impl Tables {
         if let Some((_, id)) = self.recent.filter(|(recent, _)| *recent == oid) {
             return Ok(id);
         }
-        let known = self.known.get_mut(&oid).ok_or(AssembleError::UnknownRelation(oid))?;
+        // A plain match: the definition and the one who numbers it are borrowed together.
+        let current = match self.inside {
+            Some(xid) => self.open.get_mut(&xid),
+            None => Some(&mut self.known),
+        };
+        let known = current.and_then(|current| current.get_mut(&oid));
+        let known = known.ok_or(AssembleError::UnknownRelation(oid))?;
         let id = match known.id {
             Some(id) => id,
-            None => *known.id.insert((self.intern)(&known.relation)?),
+            None => {
+                let id = (self.intern)(&known.relation)?;
+                self.numbered.insert(id, known.relation.clone());
+                *known.id.insert(id)
+            }
         };
         self.recent = Some((oid, id));
         Ok(id)
@@ -88,9 +144,14 @@ impl Tables {
 
     fn learn(&mut self, relation: Relation) {
         let oid = relation.oid;
-        if self.known.get(&oid).is_none_or(|known| known.relation != relation) {
-            self.recent = None;
-            self.known.insert(oid, Known { relation, id: None });
+        self.described += 1;
+        let since = self.described;
+        match self.current().get_mut(&oid) {
+            Some(known) if known.relation == relation => known.since = since,
+            _ => {
+                self.current().insert(oid, Known { relation, id: None, since });
+                self.recent = None;
+            }
         }
     }
 

@@ -1,12 +1,16 @@
 //! Streams of messages, and the blocks that come of them.
 
+mod prepared;
+mod streamed;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
 use super::blocks::PART;
 use super::*;
-use crate::model::Relation;
+use crate::model::{ByteSize, Relation};
 
 const TABLE: u32 = 0x4001;
 const TIME: i64 = 1_700_000_000_000_000;
@@ -15,12 +19,20 @@ const TIME: i64 = 1_700_000_000_000_000;
 fn assembler(last_commit: u64) -> (Assembler, Arc<Mutex<Vec<Relation>>>) {
     let interned = Arc::new(Mutex::new(Vec::new()));
     let relations = Arc::clone(&interned);
+    let folder = tempfile::tempdir().unwrap();
+    let spills = spills(folder.path());
     let intern = move |relation: &Relation| {
+        // It is there for as long as the assembler is.
+        assert!(folder.path().is_dir());
         let mut relations: std::sync::MutexGuard<'_, Vec<Relation>> = relations.lock().unwrap();
         relations.push(relation.clone());
         Ok(RelationId(u32::try_from(relations.len()).unwrap()))
     };
-    (Assembler::new(Lsn(last_commit), Box::new(intern)), interned)
+    (Assembler::new(Lsn(last_commit), Box::new(intern), spills).unwrap(), interned)
+}
+
+fn spills(folder: &Path) -> Spills {
+    Spills::open(folder, ByteSize::new(0), Arc::new(|| Ok(()))).unwrap()
 }
 
 fn relation(identity: u8, columns: &[(&str, bool)]) -> Vec<u8> {
@@ -66,7 +78,7 @@ impl Assembler {
     }
 
     fn drain(&mut self) -> Vec<Block> {
-        std::iter::from_fn(|| self.take_block()).collect()
+        std::iter::from_fn(|| self.take_block().unwrap()).collect()
     }
 }
 
@@ -105,7 +117,7 @@ fn transactions_of_one_read_share_a_block() {
     assembler.feed(&insert("3"));
     assembler.feed(&frame::commit(Lsn(300), Lsn(305), TIME));
     assert_eq!(
-        shown(&assembler.take_block().unwrap()),
+        shown(&assembler.take_block().unwrap().unwrap()),
         "300..300 end 305 part 0 from 0 complete true: begin 300, insert 1 [\"3\"], commit 300"
     );
 }
@@ -198,7 +210,7 @@ fn a_broken_connection_takes_the_open_transaction_with_it() {
 fn a_lone_message_is_a_transaction_of_its_own() {
     let mut assembler = assembler(0).0;
     assembler.feed(&lone_message(70));
-    let block = assembler.take_block().unwrap();
+    let block = assembler.take_block().unwrap().unwrap();
     assert_eq!((block.first, block.last, block.end), (Lsn(70), Lsn(70), Lsn(70)));
     assert_eq!((block.time, assembler.take_counts().changes), (TIME, 1));
 }

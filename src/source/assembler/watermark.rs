@@ -17,8 +17,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::AssembleError;
+use super::tables::Tables;
 use crate::model::backfill::Backfill;
-use crate::model::{Lsn, Relation};
+use crate::model::{Lsn, Relation, RelationId};
 use crate::pgoutput::{self, Message, OldKind, Tuple, Value};
 use crate::store::journal::{Append, Block};
 
@@ -256,7 +258,8 @@ impl Watermarks {
 
     /// A transaction has committed.
     pub(super) fn committed(&mut self, xid: u32) {
-        let Some(commits) = self.commits.as_mut() else { return };
+        // 0 is none: a message that belongs to no transaction.
+        let Some(commits) = self.commits.as_mut().filter(|_| xid != 0) else { return };
         if commits.len() >= COMMITS {
             // What was noted is void; the backfill asks anew when it finds that out.
             self.commits = None;
@@ -265,13 +268,50 @@ impl Watermarks {
         commits.push(xid);
     }
 
-    /// Whether changes of this table are to be noted.
-    pub(super) fn is_noting(&self, table: u32) -> bool {
-        self.moved.as_ref().is_some_and(|moved| moved.table.oid == table)
+    /// Whether changes are to be noted.
+    pub(super) fn are_on(&self) -> bool {
+        self.moved.is_some()
     }
 
-    /// A row of the table has changed.
-    pub(super) fn changed(&mut self, relation: &Relation, message: &Message<'_>) {
+    /// Notes a change of the journal's form, which names a definition by its number.
+    pub(super) fn note_replayed(
+        &mut self,
+        message: &[u8],
+        tables: &Tables,
+    ) -> Result<(), AssembleError> {
+        if !self.are_on() {
+            return Ok(());
+        }
+        let message = pgoutput::decode(message)?;
+        let numbered = |id| tables.numbered(RelationId(id));
+        match message {
+            Message::Insert { relation, .. }
+            | Message::Update { relation, .. }
+            | Message::Delete { relation, .. } => self.note(numbered(relation), &message),
+            Message::Truncate { relations, .. } => {
+                relations.iter().for_each(|id| self.emptied(numbered(id)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a definition may be of the table at hand: one that is not known may be.
+    fn concerns(&self, relation: Option<&Relation>) -> bool {
+        let table = self.moved.as_ref().map(|moved| moved.table.oid);
+        relation.is_none_or(|relation| Some(relation.oid) == table)
+    }
+
+    /// A row has changed.
+    pub(super) fn note(&mut self, relation: Option<&Relation>, message: &Message<'_>) {
+        match relation {
+            Some(relation) if self.concerns(Some(relation)) => self.changed(relation, message),
+            Some(_) => {}
+            None => self.emptied(None),
+        }
+    }
+
+    fn changed(&mut self, relation: &Relation, message: &Message<'_>) {
         let (old, new) = match message {
             Message::Insert { new, .. } => (None, Some(*new)),
             Message::Update { old, new, .. } => (*old, Some(*new)),
@@ -295,8 +335,11 @@ impl Watermarks {
         }
     }
 
-    /// The table was emptied.
-    pub(super) fn emptied(&mut self) {
+    /// A table was emptied.
+    pub(super) fn emptied(&mut self, relation: Option<&Relation>) {
+        if !self.concerns(relation) {
+            return;
+        }
         if let Some(window) = self.window.as_mut().filter(|window| window.low.is_some()) {
             window.spoiled = Some(Outcome::TableChanged);
         }

@@ -184,7 +184,9 @@ pub(super) async fn check(
     (schema, table): (&str, &str),
     filter: Option<&str>,
 ) -> Result<Result<Plan, Finding>, Fault> {
-    if database.log_end().await?.is_none() {
+    let standby = "SELECT pg_is_in_recovery()";
+    let rows = database.rows("look at the server", standby, &[]).await?;
+    if rows.first().is_some_and(|row| row.get(0)) {
         return Ok(Err(Finding::error(
             "standby",
             "source.url",
@@ -212,14 +214,11 @@ pub(super) async fn check(
         format!("SELECT (\n{filter}\n)::boolean FROM {from} LIMIT 0"),
     ];
     for query in tries {
-        match database.rows("read the filter", &query, &[]).await {
-            Ok(_) => {}
-            Err(Fault::Store(error)) => return Err(Fault::Store(error)),
-            Err(Fault::Away(report) | Fault::Person(report) | Fault::Halt(report)) => {
-                let finding = Finding::error("bad-filter", "where", report.error);
-                return Ok(Err(finding
-                    .suggest("write a condition on the table's columns, as behind WHERE in SQL")));
-            }
+        if let Err(fault) = database.rows("read the filter", &query, &[]).await {
+            let finding = Finding::error("bad-filter", "where", fault.report()?.error);
+            return Ok(Err(
+                finding.suggest("write a condition on the table's columns, as behind WHERE in SQL")
+            ));
         }
     }
     Ok(Ok(plan))

@@ -418,7 +418,7 @@ fn failed(fault: Fault) -> Taken {
             remedy: "correct the filter (`--where`) or the rows, and start or resume it".into(),
             ..report
         }),
-        Fault::Away(report) => Taken::Again(Some(report.error)),
+        Fault::Away(report) | Fault::Taken(report) => Taken::Again(Some(report.error)),
         Fault::Person(report) | Fault::Halt(report) => Taken::Failed(report),
         Fault::Store(error) => Taken::Again(Some(error.to_string())),
     }

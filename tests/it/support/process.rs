@@ -97,6 +97,15 @@ impl Walmill {
         }
     }
 
+    /// Waits until it answers at all.
+    pub async fn alive(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while reqwest::get(self.url("/livez")).await.is_err() {
+            assert!(Instant::now() < deadline, "walmill does not answer\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -110,6 +119,13 @@ impl Walmill {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
         child.wait().expect("wait for walmill")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, signal).expect("a signal");
     }
 
     /// An answer of its API, as JSON.

@@ -195,6 +195,7 @@ fn streaming() -> SourceStatus {
         confirmed_lsn: Lsn(1 << 32),
         last_commit_time: Some(1_795_490_000_000_000),
         connections: 1,
+        wal: None,
     }
 }
 

@@ -13,7 +13,7 @@ use walmill::model::status::{SourceState, SourceStatus};
 use walmill::model::{Lsn, Offset, Relation};
 use walmill::pgoutput::{self, Message, Value};
 use walmill::source::{Config, Source};
-use walmill::store::journal::{Append, Durable, Read};
+use walmill::store::journal::{Append, Block, Durable, Read};
 use walmill::store::{self, Store};
 
 /// How long a fact may take to come true before a test gives up on it.
@@ -107,38 +107,82 @@ impl Streaming {
         changes
     }
 
+    /// Every change up to a message with the prefix `end`, behind its place in the log.
+    pub async fn placed(&self) -> Vec<String> {
+        let mut reader = self.store.journal_reader(Offset::START);
+        let mut changes = Vec::new();
+        let waiting = async {
+            loop {
+                match reader.next().expect("read the journal") {
+                    Read::Block(block) => {
+                        changes.extend(self.in_place(&block));
+                        if changes.last().is_some_and(|change| change.contains(" !end ")) {
+                            break;
+                        }
+                    }
+                    Read::End => reader.visible().changed().await.expect("the store is open"),
+                    Read::Gap { .. } => panic!("a gap"),
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("no end behind {} changes: {:?}", changes.len(), self.status.borrow());
+        }
+        changes
+    }
+
+    fn in_place(&self, block: &Block) -> Vec<String> {
+        let (mut commit, mut ordinal, mut changes) = (Lsn::ZERO, 0, Vec::new());
+        for message in messages(&block.frames) {
+            let decoded = pgoutput::decode(message).expect("a valid message");
+            if let Message::Begin { final_lsn, .. } = decoded {
+                (commit, ordinal) = (final_lsn, if block.part > 0 { block.ordinal } else { 0 });
+            }
+            if let Some(change) = self.show(decoded) {
+                changes.push(format!("{commit}/{ordinal} {change}"));
+                ordinal += match decoded {
+                    Message::Truncate { relations, .. } => relations.len() as u32,
+                    _ => 1,
+                };
+            }
+        }
+        changes
+    }
+
     fn shown(&self, frames: &[u8]) -> Vec<String> {
+        let decoded = |message| pgoutput::decode(message).expect("a valid message");
+        messages(frames).filter_map(|message| self.show(decoded(message))).collect()
+    }
+
+    /// A change as a line.
+    fn show(&self, message: Message<'_>) -> Option<String> {
         let relation = |id| -> Arc<Relation> {
             let id = walmill::model::RelationId(id);
             self.store.relation(id).expect("read a relation").expect("an interned relation")
         };
-        let mut changes = Vec::new();
-        for message in messages(frames) {
-            changes.push(match pgoutput::decode(message).expect("a valid message") {
-                Message::Insert { relation: id, new } => {
-                    format!("+{} {}", relation(id).table, row(new))
-                }
-                Message::Row { relation: id, new } => {
-                    format!("={} {}", relation(id).table, row(new))
-                }
-                Message::Update { relation: id, new, .. } => {
-                    format!("~{} {}", relation(id).table, row(new))
-                }
-                Message::Delete { relation: id, old } => {
-                    format!("-{} {}", relation(id).table, row(old.tuple))
-                }
-                Message::Truncate { relations, .. } => {
-                    let tables: Vec<_> =
-                        relations.iter().map(|id| relation(id).table.clone()).collect();
-                    format!("0{}", tables.join(","))
-                }
-                Message::Message { prefix, content, .. } => {
-                    format!("!{prefix} {}", content.escape_ascii())
-                }
-                _ => continue,
-            });
-        }
-        changes
+        Some(match message {
+            Message::Insert { relation: id, new } => {
+                format!("+{} {}", relation(id).table, row(new))
+            }
+            Message::Row { relation: id, new } => {
+                format!("={} {}", relation(id).table, row(new))
+            }
+            Message::Update { relation: id, new, .. } => {
+                format!("~{} {}", relation(id).table, row(new))
+            }
+            Message::Delete { relation: id, old } => {
+                format!("-{} {}", relation(id).table, row(old.tuple))
+            }
+            Message::Truncate { relations, .. } => {
+                let tables: Vec<_> =
+                    relations.iter().map(|id| relation(id).table.clone()).collect();
+                format!("0{}", tables.join(","))
+            }
+            Message::Message { prefix, content, .. } => {
+                format!("!{prefix} {}", content.escape_ascii())
+            }
+            _ => return None,
+        })
     }
 
     /// The definitions that changes use, in the order of their use.

@@ -3,7 +3,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::model::backfill::BackfillState;
-use crate::model::{Column, Kind, RelationId, ReplicaIdentity};
+use crate::model::{Column, Kind, ReplicaIdentity};
 use crate::source::snapshot::copy::append_row;
 
 const ID: ChunkId = ChunkId { run: 7, count: 3 };
@@ -101,8 +101,11 @@ impl Bench {
     }
 
     fn change(&mut self, message: &[u8]) {
-        assert!(self.watermarks.is_noting(5) && !self.watermarks.is_noting(6));
-        self.watermarks.changed(&relation(), &pgoutput::decode(message).unwrap());
+        let message = pgoutput::decode(message).unwrap();
+        self.watermarks.note(Some(&relation()), &message);
+        // Another table's changes are of no account.
+        let other = Relation { oid: 6, ..relation() };
+        self.watermarks.note(Some(&other), &pgoutput::decode(&update(None, ["4", "x"])).unwrap());
     }
 
     /// The rows that are placed, and the outcome.
@@ -202,14 +205,15 @@ fn a_commit_that_the_snapshot_did_not_see_makes_the_chunk_void() {
 fn an_emptied_table_and_another_key_make_the_chunk_void() {
     let mut bench = Bench::new(&[]);
     bench.low();
-    bench.watermarks.emptied();
+    bench.watermarks.emptied(Some(&Relation { oid: 6, ..relation() }));
+    bench.watermarks.emptied(Some(&relation()));
     assert_eq!(bench.high("100:100:").1, Outcome::TableChanged);
     let mut bench = Bench::new(&[]);
     bench.low();
     bench.change(&update(None, ["2", "new"]));
     let mut other = relation();
     other.columns[1].key = true;
-    bench.watermarks.changed(&other, &pgoutput::decode(&update(None, ["2", "x"])).unwrap());
+    bench.watermarks.note(Some(&other), &pgoutput::decode(&update(None, ["2", "x"])).unwrap());
     assert_eq!(bench.high("100:100:").1, Outcome::TableChanged);
 }
 
@@ -255,4 +259,12 @@ fn the_backfill_goes_with_the_block_that_ends_its_chunk() {
     }
     assert!(matches!(bench.watermarks.send_off(block(900, 950, true)), Append::Chunk(..)));
     assert!(matches!(bench.watermarks.send_off(block(951, 960, true)), Append::Block(_)));
+}
+
+#[test]
+fn a_change_of_an_unknown_definition_makes_the_chunk_void() {
+    let mut bench = Bench::new(&[]);
+    bench.low();
+    bench.watermarks.note(None, &pgoutput::decode(&update(None, ["2", "x"])).unwrap());
+    assert_eq!(bench.high("100:100:").1, Outcome::TableChanged);
 }

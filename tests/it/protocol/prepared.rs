@@ -1,0 +1,166 @@
+//! Prepared transactions, kept by walmill from their PREPARE to their end.
+
+use std::path::Path;
+
+use serde_json::Value;
+use walmill::cluster::Cluster;
+use walmill::source::Config;
+
+use super::{all, cluster, config, folder, start, until};
+use crate::support::process::Walmill;
+use crate::support::{connect, execute};
+
+const TABLE: &str = "create table t (id int primary key, note text)";
+/// Enough of rows to be sent while they are open.
+const MUCH: &str = "select n, repeat(md5(n::text), 10) from generate_series";
+
+fn asked_for(cluster: &Cluster) -> Config {
+    Config { two_phase: true, ..config(cluster) }
+}
+
+/// Prepared transactions whose files are on disk.
+fn sealed(folder: &Path) -> usize {
+    let files = std::fs::read_dir(folder.join("spill")).expect("the folder");
+    let names = files.map(|file| file.expect("a file").file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".sealed")).count()
+}
+
+/// Waits until everything up to now is confirmed.
+async fn until_confirmed(client: &tokio_postgres::Client) {
+    let row = client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await;
+    let end: String = row.expect("the log's end").get(0);
+    let confirmed =
+        format!("select bool_and(confirmed_flush_lsn >= '{end}') from pg_replication_slots");
+    until(client, &confirmed).await;
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_is_here_before_it_commits_and_seen_when_it_has() {
+    let (cluster, folder) = (cluster(), folder());
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let source = start(folder.path(), asked_for(&cluster)).await;
+    execute(&client, "begin; insert into t values (1, 'a'); prepare transaction 'one'").await;
+    execute(&client, "begin; insert into t values (2, 'b'); prepare transaction 'two'").await;
+    execute(&client, "insert into t values (3, 'c')").await;
+    assert_eq!(all(&client, &source).await, ["+t 3 c"]);
+    assert_eq!(sealed(folder.path()), 2);
+    until_confirmed(&client).await;
+    source.stop().await;
+
+    // PostgreSQL sends nothing of it any more but its end.
+    let source = start(folder.path(), asked_for(&cluster)).await;
+    assert_eq!(sealed(folder.path()), 2);
+    execute(&client, "rollback prepared 'two'").await;
+    execute(&client, "commit prepared 'one'").await;
+    assert_eq!(source.changes(3).await, ["+t 3 c", "!end ", "+t 1 a"]);
+    until_confirmed(&client).await;
+    execute(&client, "insert into t values (4, 'd')").await;
+    assert_eq!(source.changes(4).await[3], "+t 4 d");
+    crate::support::until("both files are gone", || sealed(folder.path()) == 0).await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn prepared_transactions_are_the_same_whether_they_are_asked_for_or_not() {
+    let (cluster, folders) = (cluster(), [folder(), folder(), folder()]);
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let slot = |name: &str| name.to_owned().try_into().expect("a slot name");
+    let without = Config { slot: slot("without"), ..config(&cluster) };
+    let whole = Config { slot: slot("whole"), streaming: false, ..asked_for(&cluster) };
+    let asked = start(folders[0].path(), asked_for(&cluster)).await;
+    let without = start(folders[1].path(), without).await;
+    let whole = start(folders[2].path(), whole).await;
+    execute(&client, "begin; insert into t values (1, 'a'); prepare transaction 'small'").await;
+    execute(&client, &format!("begin; insert into t {MUCH}(10, 400) n; savepoint s")).await;
+    execute(&client, &format!("insert into t {MUCH}(1000, 1400) n; rollback to s")).await;
+    execute(&client, "insert into t values (2, 'b'); prepare transaction 'large'").await;
+    execute(&client, "insert into t values (3, 'c')").await;
+    execute(&client, "commit prepared 'large'").await;
+    execute(&client, "begin; select txid_current(); prepare transaction 'empty'").await;
+    execute(&client, "commit prepared 'small'").await;
+    execute(&client, "commit prepared 'empty'").await;
+    execute(&client, "select pg_logical_emit_message(true, 'end', '')").await;
+    let expected = without.placed().await;
+    assert_eq!(expected.len(), 1 + 391 + 1 + 1 + 1);
+    assert_eq!(asked.placed().await, expected);
+    assert_eq!(whole.placed().await, expected);
+    for source in [asked, without, whole] {
+        source.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_survives_every_kill() {
+    let cluster = cluster();
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let config = r#"
+[source]
+url = "DATABASE"
+tables = ["public.t"]
+two_phase = true
+[store]
+path = "data"
+[server]
+listen = "127.0.0.1:PORT"
+[[pipeline]]
+name = "t"
+tables = ["public.t"]
+"#;
+    let mut walmill = Walmill::start(config, &cluster.url()).await;
+    for round in 0..6 {
+        let data = walmill.folder().join("data");
+        let (first, second) = (2 * round, 2 * round + 1);
+        execute(&client, &format!("begin; insert into t values ({first}), ({second})")).await;
+        execute(&client, &format!("prepare transaction 'g{round}'")).await;
+        crate::support::until("it is sealed", || sealed(&data) == 1).await;
+        if round % 2 == 0 {
+            until_confirmed(&client).await;
+        }
+        walmill.kill();
+        if round % 3 == 0 {
+            walmill.launch();
+            walmill.ready().await;
+        }
+        execute(&client, &format!("commit prepared 'g{round}'")).await;
+        if round % 3 == 1 {
+            walmill.launch();
+            walmill.ready().await;
+            walmill.kill();
+        }
+        if round % 3 > 0 {
+            walmill.launch();
+            walmill.ready().await;
+        }
+        let count = second + 1;
+        let path = "/v1/streams/t/events?limit=100&after=earliest";
+        let is_there = |page: &Value| page["events"].as_array().is_some_and(|e| e.len() >= count);
+        walmill.wait_for(path, is_there).await;
+        let page = walmill.json(path).await;
+        let events = page["events"].as_array().expect("events");
+        let ids: Vec<i64> = events.iter().filter_map(|e| e["data"]["key"]["id"].as_i64()).collect();
+        assert_eq!(ids, (0..count as i64).collect::<Vec<_>>());
+        execute(&client, "select pg_logical_emit_message(false, 'on', '')").await;
+        crate::support::until("its file is gone", || sealed(&data) == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_changes_went_to_another_folder_halts() {
+    let (cluster, folders) = (cluster(), [folder(), folder()]);
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let source = start(folders[0].path(), asked_for(&cluster)).await;
+    execute(&client, "begin; insert into t values (1, 'a'); prepare transaction 'one'").await;
+    crate::support::until("it is sealed", || sealed(folders[0].path()) == 1).await;
+    until_confirmed(&client).await;
+    source.stop().await;
+    let source = start(folders[1].path(), asked_for(&cluster)).await;
+    execute(&client, "commit prepared 'one'").await;
+    let (error, remedy) = source.trouble().await;
+    assert!(error.contains("halted: prepared transaction `one` has committed"), "{error}");
+    assert!(remedy.contains("store.path"), "{remedy}");
+    source.stop().await;
+}
