@@ -107,7 +107,7 @@ async fn tables_that_are_written_to_all_the_time_come_out_exactly() {
     writers.stop().await;
     let replica = replica(&source, &cluster).await;
     for name in ["items", "words"] {
-        assert!(replica.tables[name] == table(&client, name).await, "{name} differs");
+        replica.assert_same(name, &table(&client, name).await);
     }
     assert!(replica.snapshot.len() > 20_000, "{}", replica.snapshot.len());
     assert_eq!(replica.stale, 0, "a row of the past came after its changes");
@@ -134,7 +134,7 @@ async fn it_goes_on_where_it_was_after_a_restart_and_doubles_nothing() {
     assert_eq!((ended.rows_read, ended.rows_sent), (20_000, 20_000));
     let replica = replica(&source, &cluster).await;
     assert_eq!(replica.snapshot.len(), 20_000);
-    assert!(replica.tables["t"] == table(&client, "t").await);
+    replica.assert_same("t", &table(&client, "t").await);
     source.stop().await;
 }
 
@@ -369,7 +369,7 @@ async fn a_commit_that_is_streamed_and_not_yet_seen_by_others_is_waited_for() {
     update.await.expect("it commits");
     done(&source, id).await;
     let replica = replica(&source, &cluster).await;
-    assert!(replica.tables["t"] == table(&client, "t").await);
+    replica.assert_same("t", &table(&client, "t").await);
     assert_eq!(replica.stale, 0);
     source.stop().await;
 }

@@ -78,16 +78,9 @@ impl Taker {
     /// There is nothing to take: lets go of the connection and of what was noted.
     pub(super) async fn rest(&mut self) {
         self.session = None;
-        if self.noting {
-            self.forget().await;
-        }
-    }
-
-    async fn forget(&mut self) {
-        self.noting = false;
-        let (done, forgotten) = oneshot::channel();
-        if self.asks.send(Ask::Rest(done)).await.is_ok() {
-            let _ = forgotten.await;
+        if std::mem::take(&mut self.noting) {
+            // The source may have ended.
+            let _ = ask(&self.asks, Ask::Rest).await;
         }
     }
 
@@ -173,7 +166,6 @@ impl Taker {
         // Watermarks must be on disk to be sent, and wait for no standby.
         database.run("pin the session's settings", "SET synchronous_commit TO local").await?;
         // First the notes, then the number: whatever committed without being noted is older.
-        self.forget().await;
         self.noting = true;
         ask(&self.asks, Ask::Note).await?;
         let query = "SELECT pg_current_xact_id()::text";
@@ -255,9 +247,9 @@ impl Taker {
             None => Ok(()),
         };
         if let Err(fault) = emitted {
-            // It may be in the server's log all the same. Once the stream has forgotten the chunk,
-            // it has been placed or never will be.
-            self.forget().await;
+            // It may be in the server's log all the same. Once the stream begins its notes anew, the
+            // chunk has been placed or never will be.
+            ask(&self.asks, Ask::Note).await?;
             if outcome.try_recv().is_err() {
                 return Err(fault);
             }

@@ -1,6 +1,6 @@
 //! A table made of events alone, to be compared with the one they came from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -38,6 +38,17 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// That a table came out as it is; shows some of what differs.
+    pub fn assert_same(&self, name: &str, there: &Rows) {
+        let none = Rows::new();
+        let here = self.tables.get(name).unwrap_or(&none);
+        let keys: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+        let differ = keys.into_iter().filter(|key| here.get(*key) != there.get(*key));
+        let shown = |key: &String| format!("{key}: {:?} is {:?}", here.get(key), there.get(key));
+        let differ: Vec<String> = differ.map(shown).map(|line| cut(&line)).take(5).collect();
+        assert!(differ.is_empty(), "{name} differs:\n{}", differ.join("\n"));
+    }
+
     /// Applies the journal from its beginning until a message with this content was seen.
     pub async fn until(streaming: &Streaming, marker: &str) -> Self {
         let mut replica = Self::default();
@@ -132,6 +143,10 @@ fn agree(known: &Option<Vec<Option<String>>>, row: &[Option<String>]) -> bool {
         known.as_deref() == Some("(unchanged)") || known == now
     };
     known.as_ref().is_some_and(|known| known.iter().zip(row).all(same))
+}
+
+fn cut(line: &str) -> String {
+    line.chars().take(400).collect()
 }
 
 fn values(tuple: Tuple<'_>) -> Vec<Option<String>> {
