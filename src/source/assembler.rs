@@ -170,8 +170,8 @@ impl Assembler {
         self.blocks.is_open() || self.streamed.is_inside()
     }
 
-    /// Whether what comes now is to be noted for a backfill. What comes before it is decided will be
-    /// with its commit.
+    /// Whether what comes now is to be noted for a backfill. What comes undecided is noted with its
+    /// commit.
     fn is_noting(&self) -> bool {
         self.watermarks.are_on() && !self.streamed.is_inside()
     }

@@ -247,8 +247,8 @@ impl Taker {
             None => Ok(()),
         };
         if let Err(fault) = emitted {
-            // It may be in the server's log all the same. Once the stream begins its notes anew, the
-            // chunk has been placed or never will be.
+            // It may be in the server's log all the same. Once the stream begins its notes anew,
+            // the chunk has been placed or never will be.
             ask(&self.asks, Ask::Note).await?;
             if outcome.try_recv().is_err() {
                 return Err(fault);

@@ -1,5 +1,5 @@
-//! What a backfill and the stream say to each other: the watermarks' messages, a chunk that was read,
-//! and what became of it.
+//! What a backfill and the stream say to each other: the watermarks' messages, a chunk that was
+//! read, and what became of it.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
