@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use walmill::cluster::Cluster;
+use walmill::cluster::{Cluster, Options};
 use walmill::model::backfill::{
     BackfillAction, BackfillAnswer, BackfillCommand, BackfillRequest, BackfillState, BackfillStatus,
 };
@@ -371,6 +371,35 @@ async fn a_commit_that_is_streamed_and_not_yet_seen_by_others_is_waited_for() {
     let replica = replica(&source, &cluster).await;
     replica.assert_same("t", &table(&client, "t").await);
     assert_eq!(replica.stale, 0);
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn transactions_that_come_while_they_are_open_count_at_their_commit() {
+    let options = Options::default().set("logical_decoding_work_mem", "64kB");
+    let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
+    let folder = folder();
+    let client = connect(&cluster).await;
+    execute(&client, "create table t (id int primary key, note text)").await;
+    execute(&client, "insert into t select n, 'old' from generate_series(1, 30000) n").await;
+    let source = streaming(&cluster, &folder).await;
+    let id = start(&source, &["public.t"], None).await.expect("starts")[0].id;
+    let mut round = 0;
+    while !source.backfills.status.borrow()[0].state.is_over() {
+        round += 1;
+        let sql = format!(
+            "begin; update t set note = 'round {round}' where id % 7 = {round} % 7; savepoint s;
+             update t set note = 'never' where id % 5 = 0; rollback to s;
+             delete from t where id % 1000 = {round}; commit"
+        );
+        execute(&client, &sql).await;
+    }
+    done(&source, id).await;
+    let streamed = "select stream_txns > 0 from pg_stat_replication_slots";
+    crate::support::until_asked(&client, streamed).await;
+    let replica = replica(&source, &cluster).await;
+    replica.assert_same("t", &table(&client, "t").await);
+    assert_eq!(replica.stale, 0, "a row of the past came after its changes");
     source.stop().await;
 }
 
