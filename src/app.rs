@@ -171,7 +171,7 @@ impl Parts {
             self.shutdown.clone(),
         )
         .context("start the source")?;
-        let (status, thread) = (source.status, source.thread);
+        let (status, backfills, thread) = (source.status, source.backfills, source.thread);
         tasks
             .spawn_thread("source", move || {
                 let ended =
@@ -197,6 +197,7 @@ impl Parts {
             store: self.store,
             metrics: self.metrics,
             source: status,
+            backfills,
             plugins: self.registry.statuses(),
             pipelines,
             outputs,

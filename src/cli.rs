@@ -1,6 +1,7 @@
 //! The commands. Data goes to stdout, everything else to stderr; an error is printed with what to
 //! do about it, and the exit code says whose turn it is.
 
+mod backfill;
 mod bench;
 mod check;
 mod client;
@@ -41,6 +42,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
+    /// Bring rows that are there already into the stream of a walmill that runs.
+    Backfill(backfill::Arguments),
     /// Tell a pipeline that runs to go on.
     Pipeline(pipeline::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
+        Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -113,6 +113,10 @@ metrics! {
     snapshot_read: Gauge = "snapshot_read", Unit::Bytes;
     /// Size of the files of the tables that the last snapshot of this run reads.
     snapshot_size: Gauge = "snapshot_size", Unit::Bytes;
+    /// Backfills that run or wait for their turn.
+    backfills: Gauge = "backfills";
+    /// Rows that backfills brought into the journal.
+    backfill_rows: Counter = "backfill_rows";
     /// Bytes that the store's files take.
     store_size: Gauge = "store_size", Unit::Bytes;
     /// Time of each sync of the journal to disk.

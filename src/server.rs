@@ -6,6 +6,7 @@
 //! the same time is encoded once (`runs`).
 
 mod admin;
+mod backfills;
 mod connection;
 mod console;
 mod feed;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::metrics::Metrics;
+use crate::model::backfill::Backfills;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
@@ -113,6 +115,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// The source's latest facts.
     pub source: watch::Receiver<SourceStatus>,
+    /// The source's backfills.
+    pub backfills: Backfills,
     /// The plugins in force.
     pub plugins: watch::Receiver<Vec<PluginStatus>>,
     /// Each pipeline's latest facts.
@@ -213,11 +217,13 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/api/v1/outputs", get(admin::outputs))
         .route("/api/v1/slot/recreate", post(slot::recreate))
         .route("/api/v1/dlq", get(admin::dead_letters))
+        .route("/api/v1/backfills", get(backfills::list).post(backfills::start))
+        .route("/api/v1/backfills/{id}/{action}", post(backfills::act))
         .route("/", get(console::redirect))
         .route("/console", get(console::page))
         .route("/console/{*file}", get(console::file))
         .fallback(problem::no_such_address)
-        .method_not_allowed_fallback(problem::only_get)
+        .method_not_allowed_fallback(problem::only_known)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(server), guard::check))
         .with_state(Arc::clone(server))
 }

@@ -7,6 +7,7 @@
 //! informed, whatever the first one waits for.
 
 mod assembler;
+mod backfill;
 mod beginning;
 mod config;
 mod connection;
@@ -52,13 +53,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::Metrics;
 use crate::model::ByteSize;
+use crate::model::backfill::Backfills;
 use crate::model::status::{RetainedWal, SourceStatus};
 use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
+use assembler::watermark::Ask;
 use assembler::{Assembler, Definitions};
+use backfill::Runner;
 pub use config::{Config, NameError, Origins, PublicationName, SlotName, Snapshot};
 use connection::Halves;
 use database::Database;
+use entry::Place;
 use fault::{Fault, Report};
 use feedback::{Feedback, Progress};
 use net::Socket;
@@ -81,6 +86,8 @@ const LOOK: Duration = Duration::from_secs(10);
 pub struct Source {
     /// What it is doing.
     pub status: watch::Receiver<SourceStatus>,
+    /// Rows that are there already, brought into the stream.
+    pub backfills: Backfills,
     /// Ends after a shutdown, or with an error of the store, which is fatal.
     pub thread: JoinHandle<Result<(), StoreError>>,
 }
@@ -90,7 +97,8 @@ impl Source {
     /// database: what is wrong there is in the status.
     ///
     /// # Errors
-    /// The system has no thread, no runtime, or no folder for open transactions to give.
+    /// The system has no thread, no runtime, or no folder for open transactions to give, or the
+    /// store cannot be read.
     pub fn start(
         config: Config,
         store: Store,
@@ -109,8 +117,19 @@ impl Source {
         let relations = store.clone();
         let spills = store.open_spills().map_err(io::Error::other)?;
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
+        let place = watch::Sender::new(None);
+        let (runner, backfills, asks) = Runner::new(
+            config.clone(),
+            store.clone(),
+            Arc::clone(&metrics),
+            publisher.subscribe(),
+            place.subscribe(),
+        )
+        .map_err(io::Error::other)?;
         let assembler = Assembler::new(store.last_commit(), definitions, intern, spills);
         let worker = Worker {
+            asks,
+            place,
             assembler: assembler.map_err(io::Error::other)?,
             config,
             store,
@@ -119,9 +138,19 @@ impl Source {
             publisher,
             told: None,
         };
-        let run = move || runtime.block_on(worker.run(appender, shutdown));
+        let run = move || {
+            runtime.block_on(async {
+                let stream = worker.run(appender, shutdown);
+                tokio::pin!(stream);
+                tokio::select! {
+                    ended = &mut stream => return ended,
+                    () = runner.run() => {}
+                }
+                stream.await
+            })
+        };
         let thread = thread::Builder::new().name("source".into()).spawn(run)?;
-        Ok(Self { status, thread })
+        Ok(Self { status, backfills, thread })
     }
 }
 
@@ -134,6 +163,10 @@ struct Worker {
     metrics: Arc<Metrics>,
     publisher: Publisher,
     assembler: Assembler,
+    /// What backfills ask of it.
+    asks: mpsc::Receiver<Ask>,
+    /// Where the server is that it comes from.
+    place: watch::Sender<Option<Place>>,
     /// What went wrong last: said once.
     told: Option<Report>,
 }
@@ -239,6 +272,7 @@ impl Worker {
         let mut stream = Stream {
             wire,
             assembler: &mut self.assembler,
+            asks: &mut self.asks,
             appender,
             database: &database,
             config: &self.config,

@@ -5,6 +5,7 @@
 //! pipeline's batch (events, state, dead letters, cursor) is one atomic commit. Nothing here knows
 //! PostgreSQL, WebAssembly or a socket.
 
+mod backfill;
 mod checkpoint;
 mod commit;
 mod database;
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
+use backfill::Backfills;
 use checkpoint::Checkpoints;
 use dead_letter::{DeadLetter, DeadLetters};
 use folder::Folder;
@@ -118,6 +120,7 @@ struct Inner {
     schemas: Schemas,
     checkpoints: Checkpoints,
     states: States,
+    backfills: Backfills,
     dead_letters: DeadLetters,
     readers: Mutex<Vec<Reader>>,
     /// How often a slot was to be made anew.
@@ -374,6 +377,7 @@ impl Inner {
             schemas: Schemas::new(small("schemas")?),
             checkpoints: Checkpoints::new(small("checkpoints")?),
             states: States::new(small("state")?),
+            backfills: Backfills::new(small("backfills")?),
             dead_letters: DeadLetters::open(small("dead_letters")?)?,
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),

@@ -64,8 +64,8 @@ pub(super) async fn no_such_address(uri: Uri) -> Problem {
     Problem::not_found(finding)
 }
 
-/// The answer to any method but GET, at an address that exists.
-pub(super) async fn only_get(method: Method, uri: Uri) -> Problem {
+/// The answer to any method but the known ones, at an address that exists.
+pub(super) async fn only_known(method: Method, uri: Uri) -> Problem {
     let finding =
         Finding::error("method-not-allowed", uri.path(), format!("{method} is not known here"))
             .suggest("use GET; what changes something is a POST to its own address");

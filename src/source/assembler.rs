@@ -7,16 +7,18 @@ mod prepared;
 mod schema;
 mod streamed;
 mod tables;
+pub(super) mod watermark;
 
 use super::types::ArrayType;
 use crate::model::{Lsn, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
-use crate::store::journal::Block;
+use crate::store::journal::{Append, Block};
 use crate::store::spill::{SpillError, Spills};
 use blocks::{Blocks, Committed};
 use streamed::{Commit, Streamed};
 use tables::Tables;
+use watermark::Watermarks;
 
 pub(super) use schema::Definitions;
 pub(super) use tables::Intern;
@@ -70,6 +72,7 @@ pub(super) struct Assembler {
     tables: Tables,
     blocks: Blocks,
     streamed: Streamed,
+    watermarks: Watermarks,
     /// A position up to which nothing is in flight.
     idle: Option<Lsn>,
     /// Everything up to here has been handed on.
@@ -100,6 +103,7 @@ impl Assembler {
             tables: Tables::new(intern),
             blocks: Blocks::new(last_commit, definitions),
             streamed: Streamed::open(spills, last_commit)?,
+            watermarks: Watermarks::new(),
             idle: None,
             handed_on: Lsn::ZERO,
             counts: Counts::default(),
@@ -112,6 +116,7 @@ impl Assembler {
         self.blocks.forget_open();
         self.streamed.clear();
         self.tables.clear();
+        self.watermarks.disconnect();
         self.idle = None;
     }
 
@@ -143,6 +148,11 @@ impl Assembler {
             | Message::Update { relation, .. }
             | Message::Delete { relation, .. } => self.change(relation, bytes)?,
             Message::Truncate { relations, .. } => self.truncate(relations, bytes)?,
+            Message::Message { transactional: false, lsn, prefix, content }
+                if watermark::is_ours(prefix, content) =>
+            {
+                self.watermark(lsn, content, received)?;
+            }
             Message::Message { transactional: false, lsn, .. } if !self.is_inside() => {
                 self.lone_message(lsn, bytes, received)?;
             }
@@ -174,12 +184,19 @@ impl Assembler {
         self.blocks.is_open() || self.streamed.is_inside()
     }
 
+    /// Whether what comes now is to be noted for a backfill. What comes undecided is noted with its
+    /// commit.
+    fn is_noting(&self) -> bool {
+        self.watermarks.are_on() && !self.streamed.is_inside()
+    }
+
     fn begin(&mut self, commit: Lsn, time: i64, xid: u32) -> Result<(), AssembleError> {
         if self.is_inside() {
             return Err(AssembleError::Nested);
         }
         self.idle = None;
         self.blocks.begin(commit, time, xid);
+        self.watermarks.committed(xid);
         Ok(())
     }
 
@@ -201,6 +218,9 @@ impl Assembler {
         }
         let id = self.tables.id_of(oid)?;
         self.blocks.uses(id)?;
+        if self.is_noting() {
+            self.watermarks.note(self.tables.numbered(id), &pgoutput::decode(bytes)?);
+        }
         if let Some(message) = self.append_change("a change", bytes, 1)? {
             frame::set_row_relation(message, id.0);
         }
@@ -217,6 +237,9 @@ impl Assembler {
         for id in &ids {
             self.blocks.uses(*id)?;
         }
+        if self.is_noting() {
+            ids.iter().for_each(|id| self.watermarks.emptied(self.tables.numbered(*id)));
+        }
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         if let Some(message) = self.append_change("a truncate", bytes, count)? {
             for (index, id) in ids.into_iter().enumerate() {
@@ -229,11 +252,38 @@ impl Assembler {
 
     /// A message that belongs to no transaction becomes one of its own.
     fn lone_message(&mut self, lsn: Lsn, bytes: &[u8], time: i64) -> Result<(), AssembleError> {
-        // The server names the end of the message's record, which is where the next one begins,
-        // and that may be a commit. One byte before it is no other record's place.
-        self.begin(Lsn(lsn.0.saturating_sub(1)), time, 0)?;
+        self.begin(place_of_message(lsn), time, 0)?;
         self.append_change("a message", bytes, 1)?;
         self.commit(lsn)
+    }
+
+    /// One of our own messages, which is no event. Behind a high watermark a chunk's rows come, as
+    /// a transaction of their own.
+    fn watermark(&mut self, lsn: Lsn, content: &[u8], time: i64) -> Result<(), AssembleError> {
+        let Some(placing) = self.watermarks.reached(content) else {
+            self.idle = Some(lsn);
+            return Ok(());
+        };
+        let commit = place_of_message(lsn);
+        self.begin(commit, time, 0)?;
+        let blocks = &mut self.blocks;
+        // All of a chunk's rows are of one definition.
+        let mut used = Ok(());
+        let placed = placing.place(commit, |row| {
+            if let Some(id) = row::relation(row).filter(|_| used.is_ok()) {
+                used = blocks.uses(RelationId(id));
+            }
+            blocks.change(row, 1);
+            blocks.split_if_large();
+        });
+        used?;
+        self.watermarks.settle(placed);
+        self.commit(lsn)
+    }
+
+    /// Does what a backfill asks.
+    pub(super) fn ask(&mut self, ask: watermark::Ask) {
+        self.watermarks.ask(ask);
     }
 
     /// Appends a change, unless the journal has it; its place in the buffer. Inside a block of an
@@ -284,13 +334,18 @@ impl Assembler {
     }
 
     /// The next block, in the order of commits; none may be left of a transaction in a file.
-    pub(super) fn take_block(&mut self) -> Result<Option<Block>, AssembleError> {
+    fn take_block(&mut self) -> Result<Option<Block>, AssembleError> {
         self.go_on_replaying()?;
         let Some(block) = self.blocks.take() else { return Ok(None) };
         if block.complete {
             self.handed_on = self.handed_on.max(block.end);
         }
         Ok(Some(block))
+    }
+
+    /// The same, as it goes to the journal.
+    pub(super) fn take_append(&mut self) -> Result<Option<Append>, AssembleError> {
+        Ok(self.take_block()?.map(|block| self.watermarks.send_off(block)))
     }
 
     /// The server's log has reached `end`, and everything before it that is for us has come.
@@ -336,6 +391,13 @@ impl Assembler {
     pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
         self.tables.set_array(of, array);
     }
+}
+
+/// Where a message stands that belongs to no transaction. The server names the end of its record,
+/// which is where the next one begins, and that may be a commit. One byte before it is no other
+/// record's place.
+fn place_of_message(lsn: Lsn) -> Lsn {
+    Lsn(lsn.0.saturating_sub(1))
 }
 
 #[cfg(test)]

@@ -65,8 +65,8 @@ impl Worker {
         // What these make names its origin, and is read before the stream begins.
         if !matches!(beginning, Beginning::Slot | Beginning::NewSlot) {
             self.store.set_origin(&slot::origin_of(&server.identity, &self.config))?;
-            while let Some(block) = self.assembler.take_block().map_err(misassembled)? {
-                let _ = appender.send(Append::Block(block)).await;
+            while let Some(append) = self.assembler.take_append().map_err(misassembled)? {
+                let _ = appender.send(append).await;
             }
         }
         let from = match beginning {
@@ -107,6 +107,7 @@ impl Worker {
         let database = Database::beside(&config.url, connection.place()).await?;
         let identity = connection.identify().await?;
         self.publisher.identified(connection.server_version(), &identity);
+        self.place.send_replace(Some(connection.place().clone()));
         let past = Past { origin: self.store.origin()?, durable: self.durable.borrow().lsn() };
         let known = past.origin.as_ref().map(|origin| origin.timeline);
         let moved = known.is_some_and(|known| known != identity.timeline) && !past.is_empty();

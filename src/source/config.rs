@@ -33,6 +33,9 @@ pub struct Config {
     /// How many connections read tables at the same time while a snapshot is taken.
     #[serde(default = "snapshot_workers")]
     pub snapshot_workers: NonZeroUsize,
+    /// About how large a backfill's chunks are.
+    #[serde(default = "backfill_chunk")]
+    pub backfill_chunk: ByteSize,
     /// Whether a missing slot is created.
     #[serde(default = "yes")]
     pub create_slot: bool,
@@ -82,6 +85,7 @@ impl Config {
             tables: every_public_table(),
             snapshot: Snapshot::default(),
             snapshot_workers: snapshot_workers(),
+            backfill_chunk: backfill_chunk(),
             create_slot: true,
             create_publication: true,
             streaming: true,
@@ -102,6 +106,10 @@ fn yes() -> bool {
 
 fn snapshot_workers() -> NonZeroUsize {
     const { NonZeroUsize::new(4).unwrap() }
+}
+
+fn backfill_chunk() -> ByteSize {
+    ByteSize::new(4 << 20)
 }
 
 fn start_timeout() -> Period {

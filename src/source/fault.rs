@@ -45,6 +45,17 @@ impl Fault {
         Self::Halt(Report { error: error.into(), remedy: remedy.into() })
     }
 
+    /// What there is to say of it, unless the store failed.
+    pub(super) fn report(self) -> Result<Report, StoreError> {
+        match self {
+            Self::Away(report)
+            | Self::Taken(report)
+            | Self::Person(report)
+            | Self::Halt(report) => Ok(report),
+            Self::Store(error) => Err(error),
+        }
+    }
+
     /// The connection broke, or did not come about.
     pub(super) fn broken(doing: &str, error: &io::Error) -> Self {
         match error.kind() {

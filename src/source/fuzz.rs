@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use super::assembler::{Assembler, Definitions, Step};
 use super::wire::{Wire, row, server_error};
 use crate::model::{ByteSize, Lsn, RelationId};
-use crate::store::journal::Block;
+use crate::store::journal::{Append, Block};
 use crate::store::spill::Spills;
 
 /// Takes bytes in, in two pieces, as if they had come from a server; the blocks that come of them.
@@ -33,8 +33,9 @@ pub fn receive(bytes: &[u8], folder: &Path) -> anyhow::Result<Vec<Block>> {
         while let Some((tag, body)) = wire.take()? {
             take(&mut assembler, tag, body)?;
             while assembler.has_block() {
-                match assembler.take_block()? {
-                    Some(block) => blocks.push(block),
+                match assembler.take_append()? {
+                    Some(Append::Block(block) | Append::Chunk(block, _)) => blocks.push(block),
+                    Some(Append::Idle(_)) => {}
                     None => break,
                 }
             }

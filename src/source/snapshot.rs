@@ -138,13 +138,19 @@ impl Snapshotter<'_> {
         let wanted = self.config.snapshot_workers.get().min(work.shares());
         let mut sessions = vec![first];
         while sessions.len() < wanted {
-            let session = Session::open(url, place, &made.snapshot).await?;
             // Behind somebody who waits to change a table we would wait for ourselves.
-            if session.lock(&parts(&tables), "NOWAIT").await.is_err() {
-                tracing::info!(connections = sessions.len(), "someone waits to change a table");
-                break;
+            let opened = async {
+                let session = Session::open(url, place, &made.snapshot).await?;
+                session.lock(&parts(&tables), "NOWAIT").await.map(|()| session)
+            };
+            match opened.await {
+                Ok(session) => sessions.push(session),
+                Err(fault) => {
+                    let (connections, why) = (sessions.len(), fault.report()?.error);
+                    tracing::info!(connections, "fewer connections read the tables: {why}");
+                    break;
+                }
             }
-            sessions.push(session);
         }
         let (sender, receiver) = mpsc::channel(sessions.len());
         let read = sessions.into_iter().map(|session| work.read(session, sender.clone()));

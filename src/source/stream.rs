@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::assembler::watermark::Ask;
 use super::assembler::{AssembleError, Assembler, Step};
 use super::config::Config;
 use super::database::Database;
@@ -47,6 +48,8 @@ pub(super) struct Stream<'a, R> {
     pub(super) wire: Wire<R>,
     pub(super) assembler: &'a mut Assembler,
     pub(super) appender: &'a mpsc::Sender<Append>,
+    /// What backfills ask of the assembler.
+    pub(super) asks: &'a mut mpsc::Receiver<Ask>,
     pub(super) database: &'a Database,
     pub(super) config: &'a Config,
     pub(super) progress: Arc<Progress>,
@@ -78,6 +81,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 // so that blocks grow with the load.
                 biased;
                 () = shutdown.cancelled() => return Ok(End::Shutdown),
+                Some(ask) = self.asks.recv() => self.assembler.ask(ask),
                 filled = timeout(self.patience, self.wire.fill()), if !self.assembler.is_full() => {
                     let silent = |_| Fault::silent("receive", self.patience);
                     filled.map_err(silent)?.map_err(|error| Fault::broken("receive", &error))?;
@@ -86,8 +90,8 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 // The server hears from the feedback task for as long as this waits.
                 room = self.appender.reserve(), if self.assembler.has_block() => {
                     let Ok(room) = room else { return Ok(End::JournalClosed) };
-                    if let Some(block) = self.assembler.take_block().map_err(misassembled)? {
-                        room.send(Append::Block(block));
+                    if let Some(append) = self.assembler.take_append().map_err(misassembled)? {
+                        room.send(append);
                     }
                 }
                 () = sleep_until(self.next_idle), if idle.is_some() => {

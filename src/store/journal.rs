@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::StoreError;
+use crate::model::backfill::Backfill;
 use crate::model::{Lsn, RelationId};
 
 pub use reader::Reader;
@@ -76,6 +77,9 @@ pub enum Append {
     /// Committed changes. Transactions that the journal has already are dropped; the first part of
     /// one that it has only in part replaces what it has.
     Block(Block),
+    /// The last block of a backfill's chunk, and the backfill as it is behind it: both are kept, or
+    /// neither.
+    Chunk(Block, Box<Backfill>),
     /// Nothing is in flight and the server's log has reached this position: once everything sent
     /// before is on disk, it may be confirmed.
     Idle(Lsn),

@@ -178,7 +178,7 @@ async fn a_table_that_is_written_to_all_the_time_comes_out_exactly() {
     execute(&client, "select pg_logical_emit_message(false, 'end', 'end')").await;
     let replica = Replica::until(&source, "end").await;
     for name in ["items", "words", "big"] {
-        assert!(replica.tables[name] == table(&client, name).await, "{name} differs");
+        replica.assert_same(name, &table(&client, name).await);
     }
     let keys: BTreeSet<_> = replica.snapshot.iter().map(|(name, key, _)| (name, key)).collect();
     assert_eq!(keys.len(), replica.snapshot.len(), "a row came twice");
@@ -210,7 +210,7 @@ async fn wherever_it_is_cut_off_a_snapshot_begins_anew_and_nobody_saw_the_first(
         execute(&client, "select pg_logical_emit_message(false, 'end', 'end')").await;
         let replica = Replica::until(&again, "end").await;
         for name in ["items", "words"] {
-            assert!(replica.tables[name] == table(&client, name).await, "{name} differs");
+            replica.assert_same(name, &table(&client, name).await);
         }
         let rows: usize = replica.tables.values().map(BTreeMap::len).sum();
         assert_eq!(replica.snapshot.len(), rows);
@@ -247,7 +247,7 @@ async fn a_server_that_is_restarted_meanwhile_costs_a_new_beginning_and_no_row()
     execute(&client, "select pg_logical_emit_message(false, 'end', 'end')").await;
     let replica = Replica::until(&source, "end").await;
     for name in ["items", "words"] {
-        assert!(replica.tables[name] == table(&client, name).await, "{name} differs");
+        replica.assert_same(name, &table(&client, name).await);
     }
     let rows: usize = replica.tables.values().map(BTreeMap::len).sum();
     assert_eq!(replica.snapshot.len(), rows);

@@ -42,3 +42,14 @@ pub async fn until(what: &str, fact: impl Fn() -> bool) {
     let waited = tokio::time::timeout(process::PATIENCE, waiting).await;
     assert!(waited.is_ok(), "it never came to this: {what}");
 }
+
+/// Waits until a query answers `t`.
+pub async fn until_asked(client: &Client, sql: &str) {
+    let waiting = async {
+        while !client.query_one(sql, &[]).await.expect(sql).get::<_, bool>(0) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(process::PATIENCE, waiting).await;
+    assert!(waited.is_ok(), "it never came to this: {sql}");
+}

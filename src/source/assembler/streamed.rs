@@ -237,7 +237,12 @@ impl Replay {
     }
 
     /// Appends what is kept, until a block is full; false when that was all.
-    fn go_on(&mut self, blocks: &mut Blocks, changes: &mut u64) -> Result<bool, AssembleError> {
+    fn go_on(
+        &mut self,
+        blocks: &mut Blocks,
+        changes: &mut u64,
+        mut note: impl FnMut(&[u8]) -> Result<(), AssembleError>,
+    ) -> Result<bool, AssembleError> {
         while !blocks.is_full() {
             if self.taken == self.piece.len() {
                 if !self.pieces.next(&mut self.piece)? {
@@ -257,6 +262,7 @@ impl Replay {
             }
             if blocks.change(message, ordinals).is_some() {
                 *changes += u64::from(ordinals);
+                note(message)?;
                 blocks.split_if_large();
             }
         }
@@ -359,7 +365,9 @@ impl Assembler {
     pub(super) fn go_on_replaying(&mut self) -> Result<(), AssembleError> {
         let Some(replay) = &mut self.streamed.replay else { return Ok(()) };
         let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
-        let more = replay.go_on(&mut self.blocks, &mut self.counts.changes);
+        let (watermarks, tables) = (&mut self.watermarks, &self.tables);
+        let note = |message: &[u8]| watermarks.note_replayed(message, tables);
+        let more = replay.go_on(&mut self.blocks, &mut self.counts.changes, note);
         if more.map_err(|error| unreadable(kind, error))? {
             return Ok(());
         }

@@ -20,6 +20,8 @@ pub(super) struct Tables {
     /// What was described inside open transactions, by their numbers: it holds there only, until
     /// they commit.
     open: HashMap<u32, HashMap<u32, Known>>,
+    /// Those that changes refer to, on whichever connection they were described.
+    numbered: HashMap<RelationId, Relation>,
     /// The open transaction that is coming in.
     inside: Option<u32>,
     /// Definitions so far.
@@ -41,8 +43,8 @@ struct Known {
 impl Tables {
     pub(super) fn new(intern: Intern) -> Self {
         let (types, known, open) = (Types::default(), HashMap::new(), HashMap::new());
-        let (recent, keyless) = (None, None);
-        Self { intern, types, known, open, inside: None, described: 0, recent, keyless }
+        let (numbered, recent, keyless) = (HashMap::new(), None, None);
+        Self { intern, types, known, open, numbered, inside: None, described: 0, recent, keyless }
     }
 
     /// The connection is gone, and tables will be described again.
@@ -100,6 +102,11 @@ impl Tables {
         self.types.set_array(of, array);
     }
 
+    /// The definition of this number, if it was described to this process.
+    pub(super) fn numbered(&self, id: RelationId) -> Option<&Relation> {
+        self.numbered.get(&id)
+    }
+
     /// The number of a table's definition as it is now.
     pub(super) fn id_of(&mut self, oid: u32) -> Result<RelationId, AssembleError> {
         if let Some((_, id)) = self.recent.filter(|(recent, _)| *recent == oid) {
@@ -114,7 +121,11 @@ impl Tables {
         let known = known.ok_or(AssembleError::UnknownRelation(oid))?;
         let id = match known.id {
             Some(id) => id,
-            None => *known.id.insert((self.intern)(&known.relation)?),
+            None => {
+                let id = (self.intern)(&known.relation)?;
+                self.numbered.insert(id, known.relation.clone());
+                *known.id.insert(id)
+            }
         };
         self.recent = Some((oid, id));
         Ok(id)
@@ -122,7 +133,7 @@ impl Tables {
 
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
-        let mut relation = self.relation(described);
+        let mut relation = self.named(described);
         if relation.says_key() {
             relation.identify();
             self.learn(relation);
@@ -153,7 +164,7 @@ impl Tables {
         }
     }
 
-    fn relation(&self, described: pgoutput::Relation<'_>) -> Relation {
+    fn named(&self, described: pgoutput::Relation<'_>) -> Relation {
         let column = |column: pgoutput::Column<'_>| Column {
             name: column.name.into(),
             type_oid: column.type_oid,

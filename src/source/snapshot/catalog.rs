@@ -1,7 +1,7 @@
 //! The published tables as the catalog has them, described exactly as the stream describes them,
 //! so that a row that was read and a row that was streamed have one definition.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::Row;
 
@@ -22,7 +22,7 @@ const WITH_GENERATED: i32 = 18;
 pub(in crate::source) struct Published {
     /// As the stream describes it.
     pub(in crate::source) relation: Relation,
-    /// The columns of its primary key.
+    /// The columns of its primary key, in its order.
     pub(in crate::source) primary_key: Vec<String>,
     /// The publication's row filter, as SQL.
     pub(in crate::source) filter: Option<String>,
@@ -103,14 +103,16 @@ struct Listed {
     type_mod: i32,
     /// Part of the replica identity, as the stream would say.
     identity: bool,
-    primary: bool,
+    /// Its place in the primary key.
+    primary: Option<i64>,
 }
 
 fn describe(row: &Row, listed: Vec<Listed>, parts: Vec<Part>, types: &Types) -> Published {
     let names: Option<Vec<String>> = row.get(4);
     let published = |column: &Listed| names.as_ref().is_none_or(|all| all.contains(&column.name));
-    let primary_key = listed.iter().filter(|column| column.primary);
-    let primary_key: Vec<String> = primary_key.map(|column| column.name.clone()).collect();
+    let primary_key = listed.iter().filter_map(|column| Some((column.primary?, &column.name)));
+    let primary_key: BTreeMap<i64, &String> = primary_key.collect();
+    let primary_key: Vec<String> = primary_key.into_values().cloned().collect();
     let column = |column: &Listed| Column {
         name: column.name.clone(),
         type_oid: column.type_oid,
@@ -153,8 +155,10 @@ async fn columns(database: &Database, oids: &[u32]) -> Result<HashMap<u32, Vec<L
              AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident \
                  ELSE false END \
              AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])), \
-         EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary \
-             AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) \
+         (SELECT k.at FROM pg_index i CROSS JOIN LATERAL \
+             unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, at) \
+             WHERE i.indrelid = c.oid AND i.indisprimary AND k.at <= i.indnkeyatts \
+             AND k.attnum = a.attnum) \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
          WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND {generated} \
          ORDER BY a.attrelid, a.attnum"

@@ -124,6 +124,10 @@ impl Writer {
                 Append::Block(block) => {
                     pending = self.block(block, pending)?;
                 }
+                Append::Chunk(block, backfill) => {
+                    pending = self.block(block, pending)?;
+                    self.store.backfills.write(&mut pending.batch, &backfill)?;
+                }
             }
         }
         self.commit(pending)

@@ -1,8 +1,9 @@
 //! A table made of events alone, to be compared with the one they came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -27,12 +28,27 @@ pub struct Replica {
     pub tables: BTreeMap<String, Rows>,
     /// Snapshot rows by table and key, with their values.
     pub snapshot: Vec<(String, String, Vec<Option<String>>)>,
+    /// Snapshot rows that are in a state which the stream had ended before.
+    pub stale: usize,
+    /// By table and key: what the stream said last; `None` for a row that is gone.
+    states: HashMap<(String, String), Option<Vec<Option<String>>>>,
     /// Messages seen, as `prefix content`.
     pub messages: Vec<String>,
     changes: usize,
 }
 
 impl Replica {
+    /// That a table came out as it is; shows some of what differs.
+    pub fn assert_same(&self, name: &str, there: &Rows) {
+        let none = Rows::new();
+        let here = self.tables.get(name).unwrap_or(&none);
+        let keys: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+        let differ = keys.into_iter().filter(|key| here.get(*key) != there.get(*key));
+        let shown = |key: &String| format!("{key}: {:?} is {:?}", here.get(key), there.get(key));
+        let differ: Vec<String> = differ.map(shown).map(|line| cut(&line)).take(5).collect();
+        assert!(differ.is_empty(), "{name} differs:\n{}", differ.join("\n"));
+    }
+
     /// Applies the journal from its beginning until a message with this content was seen.
     pub async fn until(streaming: &Streaming, marker: &str) -> Self {
         let mut replica = Self::default();
@@ -68,19 +84,27 @@ impl Replica {
                 Message::Row { relation: id, new } => {
                     let relation = relation(id);
                     let (key, row) = (key(&relation, new), values(new));
+                    let place = (relation.table.clone(), key.clone());
+                    // Once the stream has said what the row is, it can be nothing else.
+                    let known = self.states.get(&place);
+                    self.stale += usize::from(known.is_some_and(|known| !agree(known, &row)));
                     self.snapshot.push((relation.table.clone(), key.clone(), row.clone()));
                     self.rows(&relation).insert(key, row);
                 }
                 Message::Insert { relation: id, new } => {
                     let relation = relation(id);
                     let key = key(&relation, new);
+                    self.state(&relation, &key, Some(values(new)));
                     let before = self.rows(&relation).insert(key.clone(), values(new));
                     assert!(before.is_none(), "{key} of {relation} was there at its insert");
                 }
                 Message::Update { relation: id, old, new } => {
                     let relation = relation(id);
                     let before = key(&relation, old.map_or(new, |old| old.tuple));
-                    let (now, rows) = (key(&relation, new), self.rows(&relation));
+                    let now = key(&relation, new);
+                    self.state(&relation, &before, None);
+                    self.state(&relation, &now, Some(values(new)));
+                    let rows = self.rows(&relation);
                     // A row that was not snapshotted yet becomes known by its update.
                     let unchanged = rows.remove(&before);
                     rows.insert(now, merged(new, unchanged));
@@ -88,6 +112,7 @@ impl Replica {
                 Message::Delete { relation: id, old } => {
                     let relation = relation(id);
                     let key = key(&relation, old.tuple);
+                    self.state(&relation, &key, None);
                     self.rows(&relation).remove(&key);
                 }
                 Message::Truncate { relations, .. } => {
@@ -101,9 +126,27 @@ impl Replica {
         }
     }
 
+    /// The stream says what a row is now.
+    fn state(&mut self, relation: &Relation, key: &str, row: Option<Vec<Option<String>>>) {
+        let place = (relation.table.clone(), key.to_owned());
+        self.states.insert(place, row);
+    }
+
     fn rows(&mut self, relation: &Relation) -> &mut Rows {
         self.tables.entry(relation.table.clone()).or_default()
     }
+}
+
+/// Whether a row may be what the stream said last, where that said it.
+fn agree(known: &Option<Vec<Option<String>>>, row: &[Option<String>]) -> bool {
+    let same = |(known, now): (&Option<String>, &Option<String>)| {
+        known.as_deref() == Some("(unchanged)") || known == now
+    };
+    known.as_ref().is_some_and(|known| known.iter().zip(row).all(same))
+}
+
+fn cut(line: &str) -> String {
+    line.chars().take(400).collect()
 }
 
 fn values(tuple: Tuple<'_>) -> Vec<Option<String>> {
@@ -171,17 +214,19 @@ impl Writer {
     }
 
     /// So many connections write.
-    pub async fn start(cluster: &Cluster, count: u64) -> Self {
+    pub async fn start(cluster: &Cluster, count: u32) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = Vec::new();
-        for seed in 0..count {
+        for writer in 0..count {
             let client = connect(cluster).await;
             let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
             tasks.push(tokio::spawn(async move {
-                let mut random = StdRng::seed_from_u64(seed);
+                let mut random = StdRng::seed_from_u64(writer.into());
                 while !stop.load(Ordering::Relaxed) {
-                    execute(&client, &transaction(&mut random)).await;
+                    execute(&client, &transaction(&mut random, writer)).await;
                     done.fetch_add(1, Ordering::Relaxed);
+                    // The machine has other things to do, too.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }));
         }
@@ -205,20 +250,31 @@ impl Writer {
 
 /// A few changes of rows that are there or not, in the order of their keys so that no two writers
 /// wait for each other; some are taken back.
-fn transaction(random: &mut StdRng) -> String {
+fn transaction(random: &mut StdRng, writer: u32) -> String {
     let mut ids: Vec<u32> =
-        (0..random.random_range(1..=6)).map(|_| random.random_range(0..25_000)).collect();
+        (0..random.random_range(1..=6)).map(|_| random.random_range(0..40_000)).collect();
     ids.sort_unstable();
+    ids.dedup();
     let mut sql = String::from("begin;");
     for id in ids {
-        let new = random.random_range(30_000..2_000_000_000_u32);
+        // Each writer has new keys of its own, so that none is taken by another meanwhile.
+        let new = 30_000 + random.random_range(0..5_000) * 2 + writer % 2;
         sql.push_str(&match random.random_range(0..10) {
             0..=3 => format!("update items set note = 'n{new}' where id = {id};"),
-            4 => format!("update items set id = {new} where id = {id};"),
+            4 => format!(
+                "update items set id = {new} where id = {id} and part = {id} % 3 \
+                 and not exists (select from items where id = {new});"
+            ),
             5 => format!("delete from items where id = {id};"),
-            6 => format!("insert into items values (9, {new}, 'new', repeat('w', 3000)) on conflict do nothing;"),
+            6 => format!(
+                "insert into items values (9, {new}, 'new', repeat('w', 3000)) \
+                 on conflict do nothing;"
+            ),
             7 => format!("update words set n = {new} where id like '{id}\t%';"),
-            8 => format!("update words set id = 'w{new}' where id like '{id}\t%';"),
+            8 => format!(
+                "update words set id = 'w{new}' where id like '{id}\t%' \
+                 and not exists (select from words where id = 'w{new}');"
+            ),
             _ => format!("delete from words where id like '{id}\t%';"),
         });
     }

@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use walmill::metrics::Metrics;
+use walmill::model::backfill::Backfills;
 use walmill::model::event::Events;
 use walmill::model::status::{PipelineStatus, PluginStatus, SourceState, SourceStatus};
 use walmill::model::{Cursor, EventId, EventsBuilder, Lsn, Offset};
@@ -41,6 +42,11 @@ pub struct Serving {
 /// One per transaction, so that any place between two of them can be named.
 const COMMIT_STEP: u64 = 8;
 
+/// Backfills of a source that is not there.
+fn no_backfills() -> Backfills {
+    Backfills { commands: mpsc::channel(1).0, status: watch::channel(Vec::new()).1 }
+}
+
 impl Serving {
     /// With the streams `posts` and `comments`, both empty.
     pub async fn start() -> Self {
@@ -63,6 +69,7 @@ impl Serving {
             store: store.clone(),
             metrics: Arc::clone(&metrics),
             source: source_seen,
+            backfills: no_backfills(),
             plugins: plugins_seen,
             pipelines: vec![pipeline_seen],
             outputs: Vec::new(),

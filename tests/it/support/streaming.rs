@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use walmill::metrics::Metrics;
+use walmill::model::backfill::Backfills;
 use walmill::model::status::{SourceState, SourceStatus};
 use walmill::model::{Lsn, Offset, Relation, RelationId};
 use walmill::pgoutput::{self, Message, Value};
@@ -23,6 +24,7 @@ pub struct Streaming {
     pub store: Store,
     pub durable: watch::Receiver<Durable>,
     pub status: watch::Receiver<SourceStatus>,
+    pub backfills: Backfills,
     shutdown: CancellationToken,
     source: std::thread::JoinHandle<Result<(), store::StoreError>>,
     journal: JoinHandle<Result<(), store::StoreError>>,
@@ -54,8 +56,9 @@ impl Streaming {
             shutdown.clone(),
         )
         .expect("start the source");
-        let (status, source, journal) = (source.status, source.thread, journal.done);
-        Self { store, durable, status, shutdown, source, journal }
+        let (status, backfills) = (source.status, source.backfills);
+        let (source, journal) = (source.thread, journal.done);
+        Self { store, durable, status, backfills, shutdown, source, journal }
     }
 
     /// Waits until the source streams.
