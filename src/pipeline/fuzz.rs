@@ -1,5 +1,5 @@
-//! Doors for the fuzz targets `value` and `block` (`tests/fuzz`): a value as JSON, and blocks of the
-//! journal as events, without a journal.
+//! Doors for the fuzz targets `value` and `block` (`tests/fuzz`): a value as JSON, and the
+//! journal's blocks as events, without a journal.
 
 use super::changes::Changes;
 use super::encode::Encoder;

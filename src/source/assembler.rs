@@ -41,6 +41,9 @@ pub(super) enum AssembleError {
     /// It was prepared before we were there, or for another data folder.
     #[error("prepared transaction `{0}` has committed, and its changes are not here")]
     Unprepared(String),
+    /// What is in its file, PostgreSQL does not send again.
+    #[error("a prepared transaction cannot be read: {0}")]
+    Sealed(SpillError),
     #[error(transparent)]
     Spill(#[from] SpillError),
     #[error(transparent)]
@@ -270,10 +273,14 @@ impl Assembler {
         self.streamed.is_replaying()
     }
 
-    /// Whether transactions have to come whole from now on: PostgreSQL does not say enough about
-    /// open ones.
+    /// Whether transactions have to come whole from now on.
     pub(super) fn wants_whole(&self) -> bool {
-        self.streamed.is_unclear()
+        self.streamed.wants_whole()
+    }
+
+    /// Open transactions are not to be had from this server.
+    pub(super) fn ask_for_whole(&mut self) {
+        self.streamed.ask_for_whole();
     }
 
     /// The next block, in the order of commits; none may be left of a transaction in a file.

@@ -36,7 +36,7 @@ pub(super) async fn secure(
     tls: &Tls,
 ) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     TlsConnector::from(Arc::new(config(tls)?)).connect(name, stream).await
 }
 

@@ -30,6 +30,13 @@ pub(super) struct ServerError {
     pub(super) message: String,
 }
 
+impl ServerError {
+    /// Whether it is about the server itself, and not about what was asked of it (class XX).
+    pub(super) fn is_internal(&self) -> bool {
+        self.code.starts_with("XX")
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.code)

@@ -24,10 +24,10 @@ pub use piece::Pieces;
 const DATA: &str = "spill";
 /// … what stands beside that once it is prepared, …
 const SEAL: &str = "sealed";
-/// … the same while it is written, …
-const DRAFT: &str = "sealing";
-/// … and where it has committed.
+/// … where it has committed, …
 const MARK: &str = "committed";
+/// … and what of these two is not whole yet.
+const DRAFT: &str = "draft";
 
 /// Syncs what the store was given.
 pub(super) type Sync = Arc<dyn Fn() -> Result<(), StoreError> + Send + std::marker::Sync>;
@@ -74,7 +74,6 @@ pub enum SpillError {
         /// Which one.
         path: PathBuf,
         /// Why not.
-        #[source]
         error: io::Error,
     },
     /// What was read is not what was written.
@@ -100,6 +99,8 @@ impl Spills {
     ) -> Result<Self, SpillError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(failed("make", folder))?;
+        // What is sealed in it must not go with its name.
+        folder.parent().map_or(Ok(()), sync)?;
         let sealing = Arc::default();
         let spills = Self { folder: folder.into(), min_free, sync_store, sealing };
         spills.clear()?;
@@ -182,10 +183,15 @@ impl Spills {
         let _sealing = self.sealing();
         (self.sync_store)()?;
         sync(&self.path(xid, DATA))?;
-        let (draft, seal) = (self.path(xid, DRAFT), self.path(xid, SEAL));
-        piece::write(&draft, note, OpenOptions::new().create(true).truncate(true))?;
+        self.put(xid, SEAL, note)
+    }
+
+    /// Puts a small file in place, on disk as a whole or not at all.
+    fn put(&self, xid: u32, kind: &str, content: &[u8]) -> Result<(), SpillError> {
+        let draft = self.path(xid, DRAFT);
+        piece::write(&draft, content, OpenOptions::new().create(true).truncate(true))?;
         sync(&draft)?;
-        fs::rename(&draft, &seal).map_err(failed("rename", &draft))?;
+        fs::rename(&draft, self.path(xid, kind)).map_err(failed("rename", &draft))?;
         sync(&self.folder)
     }
 
@@ -209,11 +215,8 @@ impl Spills {
     /// Notes where a sealed transaction has committed, before it goes to the journal: once it is
     /// there, nobody will ask for its file again.
     pub fn mark_committed(&self, xid: u32, commit: Lsn) -> Result<(), SpillError> {
-        let mark = self.path(xid, MARK);
-        let how = &mut OpenOptions::new();
-        piece::write(&mark, &commit.0.to_be_bytes(), how.create(true).truncate(true))?;
-        sync(&mark)?;
-        sync(&self.folder)
+        let _sealing = self.sealing();
+        self.put(xid, MARK, &commit.0.to_be_bytes())
     }
 
     /// Removes a sealed transaction for good.

@@ -220,6 +220,39 @@ async fn fix_runs_what_is_safe_and_only_when_it_is_told_to() {
     assert_eq!(patient.codes(), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn on_a_terminal_fix_asks_first() {
+    let mut patient = Patient::healthy().await;
+    patient.config = CONFIG.replace("DATABASE", &patient.cluster.url());
+    patient.run("alter table a replica identity nothing").await;
+    let _written = patient.doctor(&[]);
+    let answer = |answer: &str| {
+        let program = env!("CARGO_BIN_EXE_walmill");
+        let config = patient.folder.path().join("walmill.toml");
+        let line = format!("{program} doctor --fix --config {}", config.display());
+        // A terminal of its own.
+        let mut terminal = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .ok()?;
+        std::io::Write::write_all(&mut terminal.stdin.take()?, answer.as_bytes()).ok()?;
+        let output = terminal.wait_with_output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let Some(said) = answer("n\n") else {
+        eprintln!("skipped: there is no program `script` here");
+        return;
+    };
+    assert!(said.contains("REPLICA IDENTITY FULL") && said.contains("[y/N]"), "{said}");
+    assert!(!said.contains("ran:"), "{said}");
+    assert_eq!(patient.codes(), ["role-superuser", "identity-nothing"]);
+    let said = answer("y\n").expect("once more");
+    assert!(said.contains("ran: ALTER TABLE"), "{said}");
+    assert_eq!(patient.codes(), ["role-superuser"]);
+}
+
 #[test]
 fn every_code_is_in_the_docs_and_no_other() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md");

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use walmill::cluster::{Cluster, Options};
+use walmill::model::status::{SourceState, SourceStatus};
 use walmill::source::Config;
 
 use crate::support::streaming::Streaming;
@@ -126,6 +127,22 @@ async fn a_password_file_is_used_and_names_the_line_that_is_wrong() {
     let right = format!("# mine\nlocalhost:*:*:r:no\n127.0.0.1:{port}:postgres:r:a\\:s3cret\\\\\n");
     write(&right, 0o600);
     enters(&cluster, &url).await;
+    // A new password takes no restart.
+    let folder = folder();
+    let mut source = Streaming::start(folder.path(), config(&url));
+    source.streaming().await;
+    write(&right.replace("a\\:s3cret\\\\", "new-s3cret"), 0o600);
+    execute(
+        &client,
+        "alter role r password 'new-s3cret';
+         select pg_terminate_backend(active_pid) from pg_replication_slots",
+    )
+    .await;
+    let again =
+        |status: &SourceStatus| status.connections == 2 && status.state == SourceState::Streaming;
+    source.status.wait_for(again).await.expect("the source runs");
+    source.stop().await;
+    execute(&client, "select pg_drop_replication_slot('walmill')").await;
     write("*:*:*:r:s3cret", 0o600);
     let remedy = format!("in line 1 of {}", shown(&file));
     complains(&url, "password authentication failed", &remedy).await;

@@ -133,8 +133,8 @@ impl Assembler {
         let aborted = self.streamed.prepared.sealed.get(&xid).cloned();
         let aborted = aborted.ok_or_else(|| AssembleError::Unprepared(gid.into()))?;
         self.streamed.spills.mark_committed(xid, commit)?;
-        let replay = Replay::new(&committed, BlockKind::Prepared, aborted, &self.streamed.spills)?;
-        self.streamed.replay = Some(replay);
+        let replay = Replay::new(&committed, BlockKind::Prepared, aborted, &self.streamed.spills);
+        self.streamed.replay = Some(replay.map_err(AssembleError::Sealed)?);
         Ok(())
     }
 

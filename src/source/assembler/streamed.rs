@@ -34,8 +34,8 @@ pub(super) struct Streamed {
     /// The message in hand, as it is outside a block.
     plain: Vec<u8>,
     pub(super) replay: Option<Replay>,
-    /// A transaction was rolled back in part, and it is not said which messages that takes.
-    unclear: bool,
+    /// Open transactions do not come, or not so that they can be told from what is rolled back.
+    whole: bool,
 }
 
 /// An open transaction.
@@ -97,7 +97,7 @@ impl Streamed {
             spilled: 0,
             plain: Vec::new(),
             replay: None,
-            unclear: false,
+            whole: false,
         })
     }
 
@@ -127,9 +127,14 @@ impl Streamed {
         self.replay.is_some()
     }
 
-    /// Whether open transactions were found not to be told apart from what is rolled back in them.
-    pub(super) fn is_unclear(&self) -> bool {
-        self.unclear
+    /// Whether transactions have to come whole from now on.
+    pub(super) fn wants_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Open transactions are not to be had.
+    pub(super) fn ask_for_whole(&mut self) {
+        self.whole = true;
     }
 
     fn begin_block(&mut self, xid: u32, first: bool) -> Result<(), AssembleError> {
@@ -193,7 +198,7 @@ impl Streamed {
         // PostgreSQL 18 also tells of transactions of which nothing was sent.
         let Some(transaction) = self.open.get_mut(&xid) else { return Ok(()) };
         if transaction.messages {
-            self.unclear = true;
+            self.whole = true;
             return Err(AssembleError::Unclear(xid));
         }
         transaction.aborted.insert(level);
@@ -256,6 +261,14 @@ impl Replay {
             }
         }
         Ok(true)
+    }
+}
+
+/// An open transaction comes again; a prepared one does not.
+fn unreadable(kind: BlockKind, error: AssembleError) -> AssembleError {
+    match (kind, error) {
+        (BlockKind::Prepared, AssembleError::Spill(error)) => AssembleError::Sealed(error),
+        (_, error) => error,
     }
 }
 
@@ -345,10 +358,11 @@ impl Assembler {
     /// Goes on with a replay until a block is full, or until it is done.
     pub(super) fn go_on_replaying(&mut self) -> Result<(), AssembleError> {
         let Some(replay) = &mut self.streamed.replay else { return Ok(()) };
-        if replay.go_on(&mut self.blocks, &mut self.counts.changes)? {
+        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
+        let more = replay.go_on(&mut self.blocks, &mut self.counts.changes);
+        if more.map_err(|error| unreadable(kind, error))? {
             return Ok(());
         }
-        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
         self.streamed.replay = None;
         match kind {
             BlockKind::Open => self.streamed.spills.remove(xid)?,

@@ -93,9 +93,4 @@ impl Role {
         }
         advice
     }
-
-    /// Whether it will do this by itself at the next start.
-    pub(super) fn keeps(&self, publication_is_ours: bool, owns: bool, facts: &Facts<'_>) -> bool {
-        publication_is_ours && owns && facts.config.create_publication
-    }
 }

@@ -12,16 +12,11 @@ pub(super) struct Table {
     name: String,
     /// What holds its rows: itself, or its partitions.
     holders: Vec<Holder>,
-    /// The partitions alone.
-    pub(super) leaves: Vec<Leaf>,
+    /// OIDs of its partitions.
+    pub(super) leaves: Vec<u32>,
     pub(super) owned: bool,
     pub(super) readable: bool,
     columns: Vec<(i16, String)>,
-}
-
-/// A partition that holds rows.
-pub(super) struct Leaf {
-    pub(super) oid: u32,
 }
 
 /// A table with rows of its own.
@@ -94,7 +89,7 @@ pub(super) async fn look(database: &Database, config: &Config) -> Result<Vec<Tab
         let columns = database.rows("look at a table", query, &[&table.oid]).await?;
         let holders = holders(database, &table).await?;
         let leaves = match table.partitioned {
-            true => holders.iter().map(|(oid, _)| Leaf { oid: *oid }).collect(),
+            true => holders.iter().map(|(oid, _)| *oid).collect(),
             false => Vec::new(),
         };
         tables.push(Table {

@@ -169,6 +169,25 @@ fn an_empty_one_leaves_only_its_place() {
 }
 
 #[test]
+fn one_whose_file_is_damaged_is_told_from_what_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for damage in [&b"damaged"[..], b""] {
+        let mut assembler = on(folder.path(), 0);
+        assembler.prepared();
+        let file = folder.path().join(format!("{XID}.spill"));
+        match damage {
+            b"" => std::fs::remove_file(file).unwrap(),
+            damage => std::fs::write(file, damage).unwrap(),
+        }
+        let error = match assembler.push(&commits(), TIME) {
+            Ok(_) => assembler.take_block().unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(matches!(error, AssembleError::Sealed(_)), "{error}");
+    }
+}
+
+#[test]
 fn a_commit_of_one_that_is_not_here_is_an_error() {
     let mut assembler = assembler(0).0;
     let commit = assembler.push(&commits(), TIME);
