@@ -204,14 +204,15 @@ impl Runner {
     }
 
     async fn handle(&mut self, command: BackfillCommand) -> Result<(), StoreError> {
-        // Who asked may not wait any more.
         match command {
             BackfillCommand::Start(request, answer) => {
-                let _ = answer.send(self.start(request).await?);
+                let started = self.start(request).await?;
+                // Whoever has the answer finds it in the list. They may not wait for it any more.
+                self.show();
+                let _ = answer.send(started);
             }
             BackfillCommand::Act(id, action, answer) => self.act(id, action, answer)?,
         }
-        self.show();
         Ok(())
     }
 

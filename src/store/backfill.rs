@@ -47,3 +47,37 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Lsn;
+    use crate::store::journal::Append;
+    use crate::store::testing::{block, close, open, part, visible};
+
+    fn backfill(id: u64, rows_sent: u64) -> Backfill {
+        Backfill { rows_sent, ..Backfill::new(id, ("public".into(), "t".into()), None) }
+    }
+
+    #[tokio::test]
+    async fn a_backfill_is_where_its_last_whole_chunk_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        store.save_backfill(&backfill(1, 0)).unwrap();
+        store.save_backfill(&backfill(2, 0)).unwrap();
+        let journal = store.start_journal().unwrap();
+        let send = |append| journal.appender.send(append);
+        send(Append::Chunk(block(100, 100, 50), Box::new(backfill(2, 7)))).await.unwrap();
+        send(Append::Block(part(200, 0, false))).await.unwrap();
+        send(Append::Chunk(part(200, 1, true), Box::new(backfill(1, 20)))).await.unwrap();
+        // Of this one only a part comes, and the chunk that ends it never does.
+        send(Append::Block(part(300, 0, false))).await.unwrap();
+        visible(&store, Lsn(200)).await;
+        close(store, journal).await;
+        let store = open(folder.path());
+        assert_eq!(store.last_commit(), Lsn(200));
+        let kept = store.backfills().unwrap();
+        let kept: Vec<_> = kept.iter().map(|kept| (kept.id, kept.rows_sent)).collect();
+        assert_eq!(kept, [(1, 20), (2, 7)]);
+    }
+}

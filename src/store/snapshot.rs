@@ -59,3 +59,41 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{append, block, close, open, part};
+
+    fn begun(point: Option<u64>) -> BegunSnapshot {
+        let (system_identifier, slot) = ("7".into(), "walmill".into());
+        BegunSnapshot { system_identifier, slot, point: point.map(Lsn) }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_unfinished_until_its_last_part_is_in_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        assert_eq!(store.unfinished_snapshot().unwrap(), None);
+        for mark in [begun(None), begun(Some(501))] {
+            store.begin_snapshot(&mark).unwrap();
+            assert_eq!(store.unfinished_snapshot().unwrap(), Some(mark));
+        }
+        let journal = store.start_journal().unwrap();
+        // An older stream, and a part.
+        append(&store, &journal, &[block(100, 400, 10)]).await;
+        journal
+            .appender
+            .send(crate::store::journal::Append::Block(part(500, 0, false)))
+            .await
+            .unwrap();
+        close(store, journal).await;
+        let store = open(folder.path());
+        assert_eq!(store.unfinished_snapshot().unwrap(), Some(begun(Some(501))));
+        let journal = store.start_journal().unwrap();
+        append(&store, &journal, &[part(500, 0, false), part(500, 1, true)]).await;
+        assert_eq!(store.unfinished_snapshot().unwrap(), None);
+        close(store, journal).await;
+        assert_eq!(open(folder.path()).unfinished_snapshot().unwrap(), None);
+    }
+}

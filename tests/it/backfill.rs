@@ -381,7 +381,7 @@ async fn transactions_that_come_while_they_are_open_count_at_their_commit() {
     let folder = folder();
     let client = connect(&cluster).await;
     execute(&client, "create table t (id int primary key, note text)").await;
-    execute(&client, "insert into t select n, 'old' from generate_series(1, 30000) n").await;
+    execute(&client, "insert into t select n, 'old' from generate_series(1, 6000) n").await;
     let source = streaming(&cluster, &folder).await;
     let id = start(&source, &["public.t"], None).await.expect("starts")[0].id;
     let mut round = 0;
@@ -449,6 +449,23 @@ async fn the_command_drives_a_walmill_that_is_killed_in_between() {
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("there is no table public.nothing"), "{said}");
+    let unknown = command(&walmill, &["cancel", "99"]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(said.contains("there is no backfill 99"), "{said}");
+    for (address, body, status) in [
+        ("/api/v1/backfills?token=s3cret", "{\"table\": 1}", 400),
+        ("/api/v1/backfills?token=s3cret", "{\"tables\": []}", 422),
+        ("/api/v1/backfills/99/pause?token=s3cret", "", 404),
+        ("/api/v1/backfills/1/explode?token=s3cret", "", 404),
+        ("/api/v1/backfills", "{}", 401),
+    ] {
+        let client = reqwest::Client::new();
+        let answer = client.post(walmill.url(address)).body(body).send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{address}");
+        let finding: serde_json::Value =
+            serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
+        assert!(finding["suggestion"].is_string() || status == 404, "{finding}");
+    }
     let started = command(&walmill, &["start", "--table", "public.t"]);
     assert!(started.status.success(), "{started:?}");
     for kill in 1..=3 {
