@@ -68,8 +68,12 @@ pub(super) fn copy(from: &Path, to: &Path, user: Option<RunAs>) -> io::Result<()
         if entry.is_dir() {
             copy(&entry, &target, user)?;
         } else {
-            fs::copy(&entry, &target)?;
-            give(&target, user)?;
+            match fs::copy(&entry, &target) {
+                Ok(_) => give(&target, user)?,
+                // A running server removes files that it needs no more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

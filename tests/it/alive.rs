@@ -7,13 +7,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
-use walmill::cluster::{Cluster, ClusterError, Options, Stop};
+use walmill::cluster::{Cluster, Options, Stop};
 use walmill::model::status::SourceState;
 use walmill::model::{ByteSize, Lsn};
 use walmill::source::Config;
 
 use crate::support::process::Walmill;
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::servers;
 use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
 
@@ -306,13 +307,7 @@ async fn a_promoted_standby_without_the_slot_halts_and_says_what_is_lost() {
     execute(&client, "insert into t values (0)").await;
     source.changes(1).await;
     let durable = source.stop().await;
-    let standby = match primary.standby() {
-        Err(ClusterError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("skipped: there is no pg_basebackup here");
-            return;
-        }
-        standby => standby.expect("a standby"),
-    };
+    let standby = primary.standby(&[]).expect("a standby");
     execute(&client, "insert into t values (1)").await;
     let end: String = client
         .query_one("select pg_current_wal_flush_lsn()::text", &[])
@@ -329,6 +324,101 @@ async fn a_promoted_standby_without_the_slot_halts_and_says_what_is_lost() {
     assert!(error.contains("slot `walmill` is gone"), "{error}");
     assert!(error.contains(&format!("from {durable} on is lost")), "{error}");
     source.stop().await;
+}
+
+#[tokio::test]
+async fn a_failover_slot_goes_on_at_the_promoted_standby() {
+    let Some(options) = servers::postgres_18() else { return };
+    let options = Options {
+        access: vec!["host replication all 127.0.0.1/32 scram-sha-256".into()],
+        ..options
+    };
+    let mut primary = Cluster::start(&options).expect("a throw-away PostgreSQL");
+    let client = table(&primary).await;
+    execute(&client, "select pg_create_physical_replication_slot('standby')").await;
+    let follows = [
+        ("primary_slot_name", "standby"),
+        ("hot_standby_feedback", "on"),
+        ("sync_replication_slots", "on"),
+    ];
+    let standby = primary.standby(&follows).expect("a standby");
+    // What walmill gets, the standby has.
+    execute(&client, "alter system set synchronized_standby_slots = 'standby'").await;
+    execute(&client, "select pg_reload_conf()").await;
+    let (from, to) = (primary.port(), standby.port());
+    let both = format!("127.0.0.1:{from},127.0.0.1:{to}");
+    let url = primary.url().replace(&format!("127.0.0.1:{from}"), &both);
+    let (folder, config) = (folder(), Config { failover: true, ..config(&url) });
+    let source = Streaming::start(folder.path(), config);
+    source.streaming().await;
+    let follower = connect(&standby).await;
+    let mut written = 0_u32;
+    let synced = "select exists (select from pg_replication_slots where slot_name = 'walmill' \
+                  and synced and not temporary)";
+    // The standby takes the slot over once the primary's moves on.
+    while !follower.query_one(synced, &[]).await.expect(synced).get::<_, bool>(0) {
+        execute(&client, &format!("insert into t values ({written})")).await;
+        // With nothing under way, a checkpoint lets the primary's slot forget old catalogs, too.
+        execute(&client, "checkpoint").await;
+        written += 1;
+        source.changes(written as usize).await;
+        assert!(written < 5_000, "{}", standby.log());
+    }
+    primary.stop(Stop::Kill).expect("stop the primary");
+    execute(&follower, "select pg_promote()").await;
+    until(&follower, "select not pg_is_in_recovery()").await;
+    execute(&follower, &format!("insert into t values ({written})")).await;
+    connected(&source, 2).await;
+    let changes = source.changes(written as usize + 1).await;
+    assert_eq!(changes, rows(0..written + 1));
+    source.stop().await;
+}
+
+/// The end of a webhook that takes requests and never answers.
+async fn silent_receiver() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_never_answers_holds_up_neither_the_slot_nor_the_keepalives() {
+    let cluster = cluster(&[("wal_sender_timeout", "1s")]);
+    let client = table(&cluster).await;
+    let hook = format!("http://127.0.0.1:{}/", silent_receiver().await);
+    let run = RUN.replace(
+        "min_free = \"1MiB\"",
+        "min_free = \"1MiB\"\nretention = { size = \"8MiB\" }\nwhen_full = \"drop-oldest\"",
+    );
+    let run = format!(
+        "{run}\n[[output.webhook]]\nname = \"hook\"\nstreams = [\"t\"]\nurl = \"{hook}\"\n\
+         secret = \"whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\"\nallow_private = true\n"
+    );
+    let walmill = Walmill::start(&run, &cluster.url()).await;
+    for round in 0..40 {
+        let (first, last) = (round * 1000, round * 1000 + 999);
+        let sql = format!(
+            "insert into t select n, repeat('x', 1000) from generate_series({first}, {last}) n"
+        );
+        execute(&client, &sql).await;
+    }
+    let end = "select pg_current_wal_flush_lsn()::text";
+    let end: String = client.query_one(end, &[]).await.expect(end).get(0);
+    // Everything is confirmed, five times the journal's size and five times the server's patience.
+    let sql = format!(
+        "select confirmed_flush_lsn >= '{end}' and now() - backend_start > '5s' \
+         from pg_replication_slots join pg_stat_replication on active_pid = pid"
+    );
+    until(&client, &sql).await;
+    let status = walmill.json("/api/v1/status").await;
+    assert_eq!(status["source"]["connections"], 1);
+    assert_eq!(status["outputs"][0]["delivered"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use walmill::cluster::{Cluster, Options};
 use walmill::source::Config;
 
 use super::{CONFIG, Patient, doctor, findings, text};
-use crate::login::hosts::{REPLICATION, Standby};
+use crate::login::hosts::REPLICATION;
 use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
 
@@ -66,12 +66,8 @@ async fn a_database_without_an_encoding_is_found() {
 async fn a_standby_is_found() {
     let options = Options { access: vec![REPLICATION.into()], ..Options::default() };
     let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
-    let Some(standby) = Standby::of(&cluster) else {
-        eprintln!("skipped: there is no pg_basebackup of this version here");
-        return;
-    };
-    let url = cluster.url().replace(&cluster.port().to_string(), &standby.port.to_string());
-    assert!(told(&url).contains(&"standby".into()));
+    let standby = cluster.standby(&[]).expect("a standby");
+    assert!(told(&standby.url()).contains(&"standby".into()));
 }
 
 #[tokio::test]
