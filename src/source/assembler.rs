@@ -234,7 +234,7 @@ impl Assembler {
 
     /// A message that belongs to no transaction becomes one of its own.
     fn lone_message(&mut self, lsn: Lsn, bytes: &[u8], time: i64) -> Result<(), AssembleError> {
-        self.begin(lsn, time, 0)?;
+        self.begin(commit_of_message(lsn), time, 0)?;
         self.append_change("a message", bytes, 1)?;
         self.commit(lsn)
     }
@@ -246,9 +246,10 @@ impl Assembler {
             self.idle = Some(lsn);
             return Ok(());
         };
-        self.begin(lsn, time, 0)?;
+        let commit = commit_of_message(lsn);
+        self.begin(commit, time, 0)?;
         let blocks = &mut self.blocks;
-        let placed = placing.place(lsn, |row| {
+        let placed = placing.place(commit, |row| {
             blocks.change(row, 1);
             blocks.split_if_large();
         });
@@ -351,6 +352,12 @@ impl Assembler {
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         self.tables.set_primary_key(names);
     }
+}
+
+/// Where a message that belongs to no transaction commits. PostgreSQL says where it ends, and there
+/// a transaction's commit may begin, which is that one's place; one byte before is nobody else's.
+fn commit_of_message(lsn: Lsn) -> Lsn {
+    Lsn(lsn.0.saturating_sub(1))
 }
 
 #[cfg(test)]

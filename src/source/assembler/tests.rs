@@ -211,8 +211,19 @@ fn a_lone_message_is_a_transaction_of_its_own() {
     let mut assembler = assembler(0).0;
     assembler.feed(&lone_message(70));
     let block = assembler.take_block().unwrap().unwrap();
-    assert_eq!((block.first, block.last, block.end), (Lsn(70), Lsn(70), Lsn(70)));
+    assert_eq!((block.first, block.last, block.end), (Lsn(69), Lsn(69), Lsn(70)));
     assert_eq!((block.time, assembler.take_counts().changes), (TIME, 1));
+}
+
+#[test]
+fn a_commit_right_behind_a_lone_message_is_another_transaction() {
+    let mut assembler = assembler(0).0.described();
+    assembler.feed(&lone_message(70));
+    assembler.transaction(70, &["1"]);
+    assert_eq!(
+        shown(&assembler.take_block().unwrap().unwrap()).split(": ").next(),
+        Some("69..70 end 75 part 0 from 0 complete true")
+    );
 }
 
 #[test]
