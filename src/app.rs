@@ -76,6 +76,20 @@ fn open_plugins(
     })
 }
 
+/// The source's config with the tables that pipelines name: it looks whether they are there, and
+/// its own patterns cover them.
+#[must_use]
+pub fn source_config(config: &Config) -> source::Config {
+    let mut source = config.source.clone();
+    let tables = config.pipelines.iter().flat_map(|pipeline| &pipeline.tables);
+    for table in tables.filter(|table| table.literal().is_some()) {
+        if !source.tables.contains(table) {
+            source.tables.push(table.clone());
+        }
+    }
+    source
+}
+
 /// What others may want to know once walmill listens.
 pub struct Ready {
     /// Where it listens.
@@ -149,7 +163,7 @@ impl Parts {
         let pipelines = self.start_pipelines(&mut tasks, &drain)?;
         let outputs = self.start_outputs(&mut tasks)?;
         let source = Source::start(
-            self.source_config(),
+            source_config(&self.config),
             self.store.clone(),
             journal.appender,
             journal.durable,
@@ -194,19 +208,6 @@ impl Parts {
             anyhow::Ok(())
         });
         Ok(tasks)
-    }
-
-    /// The source looks whether the tables are there that pipelines name; its own patterns cover
-    /// them.
-    fn source_config(&self) -> source::Config {
-        let mut config = self.config.source.clone();
-        let tables = self.config.pipelines.iter().flat_map(|pipeline| &pipeline.tables);
-        for table in tables.filter(|table| table.literal().is_some()) {
-            if !config.tables.contains(table) {
-                config.tables.push(table.clone());
-            }
-        }
-        config
     }
 
     /// What these have not read yet is kept, as the store's config says. A stream that a route

@@ -4,9 +4,13 @@
 mod backfill;
 mod bench;
 mod check;
+mod client;
 mod demo;
+mod doctor;
 mod init;
+mod pipeline;
 mod run;
+mod slot;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -34,10 +38,16 @@ enum Command {
     Demo(demo::Arguments),
     /// Check a config without a database: keys, names, secrets, and that each plugin loads.
     Check(check::Arguments),
+    /// Ask the database what stands in the way of a stream, and what mends it.
+    Doctor(doctor::Arguments),
     /// Write a commented config to start from.
     Init(init::Arguments),
     /// Bring rows that are there already into the stream of a walmill that runs.
     Backfill(backfill::Arguments),
+    /// Tell a pipeline that runs to go on.
+    Pipeline(pipeline::Arguments),
+    /// List the server's slots; make, drop or recreate the config's.
+    Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
 }
@@ -109,8 +119,11 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Backfill(arguments) => backfill::run(&arguments),
+        Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

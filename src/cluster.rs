@@ -33,6 +33,8 @@ const USER: &str = "postgres";
 /// What a cluster should be like.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// The folder of the server programs; without it `WALMILL_PG_BIN`, or what is installed.
+    pub programs: Option<PathBuf>,
     /// Whether commits survive a crash of the machine; slower. A kill of the server they survive
     /// either way.
     pub fsync: bool,
@@ -77,7 +79,7 @@ pub enum ClusterError {
         install: &'static str,
     },
     /// The folder that the user named is not the right one.
-    #[error("WALMILL_PG_BIN is {0}, where there is no initdb and postgres")]
+    #[error("there is no initdb and postgres in {0}, which WALMILL_PG_BIN or the caller named")]
     BadFolder(PathBuf),
     /// `initdb` refused.
     #[error("initdb failed: {0}")]
@@ -117,7 +119,7 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn start(options: &Options) -> Result<Self, ClusterError> {
-        let bin = binaries::find()?;
+        let bin = binaries::find(options.programs.as_deref())?;
         let user = RunAs::needed()?;
         let name = format!("walmill-pg-{:08x}", rand::random::<u32>());
         let folder = std::env::temp_dir().join(name);

@@ -74,7 +74,9 @@ impl Config {
         let overrides: Vec<String> = set.iter().map(|set| as_toml(set)).collect();
         for (text, set) in overrides.iter().zip(set) {
             let over = DeTable::parse(text).map_err(|error| {
-                let message = format!("`--set {set}`: {}", error.message());
+                // What is behind the key may be a secret.
+                let key = set.split_once('=').map_or("", |(key, _)| key);
+                let message = format!("`--set {key}=…`: {}", error.message());
                 vec![Finding::error("syntax", "--set", message).suggest("write --set key=value")]
             })?;
             merge(table.get_mut(), over.into_inner());

@@ -105,6 +105,8 @@ metrics! {
     source_changes: Counter = "source_changes";
     /// Bytes of change messages received from PostgreSQL.
     source_received: Counter = "source_received", Unit::Bytes;
+    /// Bytes of open and prepared transactions written to files, until they commit.
+    source_spilled: Counter = "source_spilled", Unit::Bytes;
     /// Rows that the last snapshot of this run has read.
     snapshot_rows: Gauge = "snapshot_rows";
     /// Bytes of tables' files that the last snapshot of this run has read.
@@ -129,6 +131,8 @@ metrics! {
     pipeline_latency: Histograms = "pipeline_latency", Unit::Seconds;
     /// Whether a pipeline runs: 1, or 0 after it stopped on an error.
     pipeline_running: Family<Name, Gauge> = "pipeline_running";
+    /// Changed definitions of tables that a pipeline wants a person to accept.
+    pipeline_schema_changes: Family<Name, Gauge> = "pipeline_schema_changes";
     /// Processor time that a plugin used.
     plugin_cpu: Family<Name, Counter<f64, AtomicU64>> = "plugin_cpu", Unit::Seconds;
     /// Calls of a plugin; outcome is ok, error, trap, deadline or memory.

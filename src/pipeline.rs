@@ -5,9 +5,12 @@
 
 mod changes;
 mod encode;
+#[doc(hidden)]
+pub mod fuzz;
 mod json;
 mod route;
 mod rows;
+mod schema;
 mod shape;
 mod stage;
 mod state;
@@ -27,16 +30,18 @@ use tracing::{error, info};
 
 pub use changes::ChangesError;
 pub use route::{OpenError, valid_name};
+pub use schema::OnSchemaChange;
 pub use transform::TransformError;
 
 use crate::metrics::{Metrics, Name, Outcome as OutcomeLabel};
 use crate::model::pattern::{Glob, TablePattern};
-use crate::model::status::PipelineStatus;
+use crate::model::status::{PipelineStatus, SchemaStatus};
 use crate::model::{Offset, clock};
 use crate::plugin::registry::Registry;
 use crate::store::{Store, StoreError};
 use changes::Changes;
 use route::Streams;
+use schema::Gate;
 use transform::{Counts, Transform};
 
 /// One `[[pipeline]]`.
@@ -60,6 +65,9 @@ pub struct Config {
     /// What happens when a plugin fails on an event.
     #[serde(default)]
     pub on_error: OnError,
+    /// What happens when the definition of a table changes.
+    #[serde(default)]
+    pub on_schema_change: OnSchemaChange,
 }
 
 /// What happens when a plugin fails on an event.
@@ -144,7 +152,9 @@ impl Pipeline {
     ) -> Result<Self, OpenError> {
         let cursor = store.pipeline_cursor(&config.name)?.unwrap_or(Offset::START);
         let streams = Streams::open(store.clone(), &config.name, config.streams)?;
-        let changes = Changes::new(store.clone(), config.tables, config.messages, cursor);
+        let gate = Gate::open(store.clone(), config.name.clone(), config.on_schema_change)?;
+        let schema_changes = gate.status();
+        let changes = Changes::new(store.clone(), config.tables, config.messages, gate, cursor);
         let transform = Transform::new(
             store.clone(),
             config.name.clone(),
@@ -160,6 +170,7 @@ impl Pipeline {
             dropped: 0,
             dead_letters: 0,
             stopped: None,
+            schema_changes,
         };
         let status = watch::Sender::new(status);
         let name = config.name;
@@ -180,8 +191,10 @@ impl Pipeline {
         info!(pipeline = self.name, cursor = %self.cursor.commit, "pipeline runs");
         self.set_running(true);
         let mut generation = self.registry.generation();
+        let mut accepted = self.store.schema_news();
         while !shutdown.abort.is_cancelled() {
             generation.mark_unchanged();
+            accepted.mark_unchanged();
             self.changes.visible().mark_unchanged();
             match self.round() {
                 Ok(true) => {}
@@ -190,6 +203,7 @@ impl Pipeline {
                     tokio::select! {
                         _ = self.changes.visible().changed() => {}
                         _ = generation.changed() => {}
+                        _ = accepted.changed() => {}
                         () = shutdown.drain.cancelled() => {}
                         () = shutdown.abort.cancelled() => {}
                     }
@@ -200,6 +214,7 @@ impl Pipeline {
                     runtime.block_on(async {
                         tokio::select! {
                             _ = generation.changed() => {}
+                            _ = accepted.changed() => {}
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
                         }
@@ -220,9 +235,20 @@ impl Pipeline {
         if self.transform.refresh(&plugins)? {
             self.changes.forget_tables();
         }
-        let Some(batch) = self.changes.next_batch(self.transform.tables(), &Limits::default())?
-        else {
-            return Ok(false);
+        let batch = match self.changes.next_batch(self.transform.tables(), &Limits::default()) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => {
+                let waiting = self.changes.gate().status();
+                self.show_schema_changes(waiting);
+                return Ok(false);
+            }
+            // The reader stands behind the gap, and goes on from there.
+            Err(gap @ ChangesError::Gap { .. }) => return Err(gap.into()),
+            Err(error) => {
+                // What was read of it is not done: the next try reads it again.
+                self.changes.seek(self.cursor);
+                return Err(error.into());
+            }
         };
         if self.transform.needs_source() {
             // The source records its origin before its first block.
@@ -233,7 +259,7 @@ impl Pipeline {
             self.transform.set_source(&origin);
         }
         let committed = batch.transactions.last().map(|transaction| transaction.time);
-        let (outcome, counts) = match self.transform.apply(batch) {
+        let (mut outcome, counts) = match self.transform.apply(batch) {
             Ok(done) => done,
             Err(error) => {
                 self.changes.seek(self.cursor);
@@ -241,8 +267,12 @@ impl Pipeline {
             }
         };
         let cursor = outcome.cursor;
+        outcome.holds = self.changes.gate().to_write();
         self.store.commit(outcome).map_err(ChangesError::Store)?;
         self.cursor = cursor;
+        self.changes.gate().committed();
+        let waiting = self.changes.gate().status();
+        self.show_schema_changes(waiting);
         self.record(counts, committed);
         Ok(true)
     }
@@ -286,6 +316,20 @@ impl Pipeline {
             self.set_running(false);
             self.status.send_modify(|status| status.stopped = Some(reason));
         }
+        if let Halt::Changes(ChangesError::Schema(halted)) = halt {
+            self.show_schema_changes(vec![halted.status()]);
+        }
+    }
+
+    fn show_schema_changes(&self, waiting: Vec<SchemaStatus>) {
+        let name = Name { name: self.name.clone() };
+        let count = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
+        self.metrics.pipeline_schema_changes.get_or_create(&name).set(count);
+        self.status.send_if_modified(|status| {
+            let news = status.schema_changes != waiting;
+            status.schema_changes = waiting;
+            news
+        });
     }
 
     fn set_running(&self, running: bool) {

@@ -15,6 +15,8 @@ mod place;
 mod problem;
 mod pull;
 mod runs;
+mod schema;
+mod slot;
 mod sse;
 mod visit;
 mod websocket;
@@ -211,7 +213,9 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/api/v1/plugins", get(admin::plugins))
         .route("/api/v1/plugins/{name}", get(admin::plugin))
         .route("/api/v1/pipelines", get(admin::pipelines))
+        .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))
+        .route("/api/v1/slot/recreate", post(slot::recreate))
         .route("/api/v1/dlq", get(admin::dead_letters))
         .route("/api/v1/backfills", get(backfills::list).post(backfills::start))
         .route("/api/v1/backfills/{id}/{action}", post(backfills::act))

@@ -8,29 +8,38 @@
 
 mod assembler;
 mod backfill;
+mod beginning;
 mod config;
 mod connection;
 mod database;
+pub mod doctor;
+mod entry;
 mod fault;
 mod feedback;
+#[doc(hidden)]
+pub mod fuzz;
+mod gap;
+mod handover;
 mod login;
 mod net;
 mod options;
+mod passfile;
 mod publication;
 pub mod raw;
 mod retry;
 mod slot;
+pub mod slots;
 mod snapshot;
 mod status;
 mod stream;
 mod tls;
 mod types;
 mod url;
+mod user;
 mod wire;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -43,26 +52,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::Metrics;
+use crate::model::ByteSize;
 use crate::model::backfill::Backfills;
 use crate::model::status::{RetainedWal, SourceStatus};
-use crate::model::{ByteSize, Lsn};
 use crate::store::journal::{Append, Durable};
 use crate::store::{Store, StoreError};
-use assembler::Assembler;
 use assembler::watermark::Ask;
+use assembler::{Assembler, Definitions};
 use backfill::Runner;
 pub use config::{Config, NameError, Origins, PublicationName, SlotName, Snapshot};
-use connection::{Connection, Halves};
+use connection::Halves;
 use database::Database;
+use entry::Place;
 use fault::{Fault, Report};
 use feedback::{Feedback, Progress};
 use net::Socket;
-use options::Transactions;
 use retry::Backoff;
-use slot::Past;
-use snapshot::Snapshotter;
 use status::Publisher;
-use stream::{End, Stream, misassembled};
+use stream::{End, Stream};
 pub use url::{Url, UrlError};
 use wire::Wire;
 
@@ -104,22 +111,25 @@ impl Source {
         let position = durable.borrow().lsn();
         let publisher = Publisher::new(&config, position, Arc::clone(&metrics));
         let status = publisher.subscribe();
+        let definitions = store.clone();
+        let resolve = Box::new(move |id| definitions.relation(id));
+        let definitions = Definitions::new(store.tables().map_err(io::Error::other)?, resolve);
         let relations = store.clone();
         let spills = store.open_spills().map_err(io::Error::other)?;
         let intern = Box::new(move |relation: &_| relations.intern_relation(relation));
-        let host = Arc::new(AtomicUsize::new(0));
+        let place = watch::Sender::new(None);
         let (runner, backfills, asks) = Runner::new(
             config.clone(),
             store.clone(),
             Arc::clone(&metrics),
             publisher.subscribe(),
-            Arc::clone(&host),
+            place.subscribe(),
         )
         .map_err(io::Error::other)?;
-        let assembler = Assembler::new(store.last_commit(), intern, spills);
+        let assembler = Assembler::new(store.last_commit(), definitions, intern, spills);
         let worker = Worker {
             asks,
-            host,
+            place,
             assembler: assembler.map_err(io::Error::other)?,
             config,
             store,
@@ -155,8 +165,8 @@ struct Worker {
     assembler: Assembler,
     /// What backfills ask of it.
     asks: mpsc::Receiver<Ask>,
-    /// Which of the address's hosts it comes from.
-    host: Arc<AtomicUsize>,
+    /// Where the server is that it comes from.
+    place: watch::Sender<Option<Place>>,
     /// What went wrong last: said once.
     told: Option<Report>,
 }
@@ -182,6 +192,7 @@ impl Worker {
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
         let (mut backoff, mut attempt) = (Backoff::default(), 0);
+        let mut renewals = self.store.renewals();
         let parting = loop {
             let fault = match self.attempt(attempt, &mut backoff, &appender, &shutdown).await {
                 Ok(parting) => break parting,
@@ -194,6 +205,8 @@ impl Worker {
             tokio::select! {
                 () = shutdown.cancelled() => break None,
                 () = sleep(wait) => {}
+                // A person decided what to do about it.
+                Ok(()) = renewals.changed() => {}
             }
         };
         // The journal ends when nobody can send to it any more.
@@ -221,100 +234,12 @@ impl Worker {
             self.leave_no_slot(attempt).await;
             return Ok(None);
         };
-        self.host.store(attempt, Ordering::Relaxed);
         let started = Instant::now();
         let ended = self.stream(running, appender, shutdown).await;
         if started.elapsed() > SUCCESS {
             backoff.reset();
         }
         ended
-    }
-
-    /// Everything before the first change: is this our server, is the slot ours, is all there.
-    async fn connect(&mut self, attempt: usize, appender: &Appender) -> Result<Running, Fault> {
-        let config = &self.config;
-        let mut connection = Connection::open(config, attempt).await?;
-        options::check(config, connection.major_version())?;
-        let database = Database::open(&config.url, attempt).await?;
-        let identity = connection.identify().await?;
-        let wal_sender_timeout = connection.wal_sender_timeout().await?;
-        self.publisher.identified(connection.server_version(), &identity);
-        let past = Past { origin: self.store.origin()?, durable: self.durable.borrow().lsn() };
-        let known = past.origin.as_ref().map(|origin| origin.timeline);
-        let moved = known.is_some_and(|known| known != identity.timeline) && !past.is_empty();
-        let history = if moved { Some(connection.history(identity.timeline).await?) } else { None };
-        slot::check_origin(&past, &identity, history.as_deref(), config)?;
-        let begun = self.store.unfinished_snapshot()?;
-        if let Some(begun) = &begun {
-            snapshot::drop_slot(&database, &self.store, begun, &identity).await?;
-        }
-        let found = slot::find(&database, config).await?;
-        let snapshot = found.is_none()
-            && if past.is_empty() { config.snapshot == Snapshot::Initial } else { begun.is_some() };
-        match &found {
-            Some(slot) => {
-                slot::check(slot, &past, &identity, config)?;
-                snapshot::check_found(&past, config)?;
-            }
-            None if past.is_empty() || snapshot => {}
-            None => return Err(slot::missing(&past, &identity, config)),
-        }
-        // The publication comes first: PostgreSQL decodes with the catalog of the slot's time.
-        publication::ensure(&database, config, found.is_some(), past.is_empty()).await?;
-        let transactions = match self.assembler.wants_whole() {
-            true => Transactions::Whole,
-            false => Transactions::AsConfigured,
-        };
-        if snapshot {
-            // Its transaction names the origin, and is read before the stream begins.
-            self.store.set_origin(&slot::origin_of(&identity, config))?;
-            while let Some(append) = self.assembler.take_append().map_err(misassembled)? {
-                let _ = appender.send(append).await;
-            }
-            let snapshotter = Snapshotter {
-                config,
-                store: &self.store,
-                appender,
-                durable: self.durable.clone(),
-                publisher: &self.publisher,
-                identity: &identity,
-                attempt,
-            };
-            let point = snapshotter.take(&mut connection, &database).await?;
-            let halves = connection.stream(point, transactions).await?;
-            return Ok(Running { database: Arc::new(database), halves, wal_sender_timeout });
-        }
-        if found.is_none() {
-            slot::create(&database, config).await?;
-        }
-        let halves = connection.stream(past.durable, transactions).await?;
-        if past.is_empty() || moved {
-            self.store.set_origin(&slot::origin_of(&identity, config))?;
-        }
-        if past.is_empty() {
-            // Where the journal begins. Only now that the slot is ours it is known where its last
-            // reader left it; from here on, whoever moves it is somebody else. If the journal has
-            // ended, the stream finds out.
-            let slot = slot::find(&database, config).await?;
-            let confirmed = slot.map_or(Lsn::ZERO, |slot| slot.confirmed);
-            let _ = appender.send(Append::Idle(confirmed)).await;
-        }
-        Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
-    }
-
-    /// A snapshot that a shutdown cuts off begins anew at the next start, and its slot would hold
-    /// the server's log meanwhile.
-    async fn leave_no_slot(&self, attempt: usize) {
-        let Ok(Some(begun)) = self.store.unfinished_snapshot() else { return };
-        let dropped = async {
-            let mut connection = Connection::open(&self.config, attempt).await?;
-            let identity = connection.identify().await?;
-            let database = Database::open(&self.config.url, attempt).await?;
-            snapshot::drop_slot(&database, &self.store, &begun, &identity).await
-        };
-        if !matches!(timeout(LAST_WORD, dropped).await, Ok(Ok(()))) {
-            tracing::warn!(slot = begun.slot, "stays until the next start, and holds the log");
-        }
     }
 
     async fn stream(

@@ -16,13 +16,16 @@ pub mod journal;
 mod log;
 mod position;
 mod relation;
+pub mod renewal;
 pub mod retention;
+pub mod schema;
 mod snapshot;
 pub mod spill;
 mod state;
 pub mod stream;
 mod streams;
 mod sync;
+mod tables;
 mod tail;
 #[cfg(test)]
 mod testing;
@@ -37,6 +40,7 @@ use anyhow::Context as _;
 use fjall::{Database, Keyspace, PersistMode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
@@ -46,11 +50,13 @@ use dead_letter::{DeadLetter, DeadLetters};
 use folder::Folder;
 use relation::Relations;
 use retention::{Janitor, Reader, Retention, WhenFull};
+use schema::{Hold, Place, Schemas};
 use spill::{SpillError, Spills};
 use state::States;
 use stream::Stream;
 use streams::Streams;
 use sync::Syncer;
+use tables::Tables;
 
 pub use commit::{Outcome, StateWrite};
 pub use error::{OpenError, StoreError};
@@ -110,11 +116,15 @@ struct Inner {
     records: Arc<journal::Records>,
     streams: Streams,
     relations: Relations,
+    tables: Tables,
+    schemas: Schemas,
     checkpoints: Checkpoints,
     states: States,
     backfills: Backfills,
     dead_letters: DeadLetters,
     readers: Mutex<Vec<Reader>>,
+    /// How often a slot was to be made anew.
+    renewals: watch::Sender<u64>,
     /// Held while something is removed.
     retaining: Mutex<()>,
     meta: Keyspace,
@@ -182,6 +192,40 @@ impl Store {
     /// The definition behind a number.
     pub fn relation(&self, id: RelationId) -> Result<Option<Arc<Relation>>, StoreError> {
         self.inner.relations.get(id)
+    }
+
+    /// The definition that each table's last change in the journal uses.
+    pub fn tables(&self) -> Result<Vec<(RelationId, Arc<Relation>)>, StoreError> {
+        let read = |id: RelationId| {
+            let damaged = || StoreError::Damaged { what: format!("relation {}", id.0) };
+            Ok((id, self.relation(id)?.ok_or_else(damaged)?))
+        };
+        self.inner.tables.all()?.into_iter().map(read).collect()
+    }
+
+    /// The tables whose rows a pipeline sets aside, as of its last batch.
+    pub fn holds(&self, pipeline: &str) -> Result<Vec<Hold>, StoreError> {
+        self.inner.schemas.holds(pipeline)
+    }
+
+    /// Up to which change of a definition a pipeline was told to go on.
+    pub fn accepted_schema(&self, pipeline: &str) -> Result<Option<Place>, StoreError> {
+        self.inner.schemas.accepted(pipeline)
+    }
+
+    /// Lets a pipeline go on with definitions that changed at or before `up_to`; on disk when this
+    /// returns.
+    pub fn accept_schema(&self, pipeline: &str, up_to: Place) -> Result<(), StoreError> {
+        self.inner.schemas.accept(pipeline, up_to)?;
+        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.schemas.tell();
+        Ok(())
+    }
+
+    /// Changes when something was accepted.
+    #[must_use]
+    pub fn schema_news(&self) -> watch::Receiver<u64> {
+        self.inner.schemas.news()
     }
 
     /// Opens the place of transactions that are not decided yet; of those before, only what was
@@ -329,11 +373,14 @@ impl Inner {
             records,
             streams: Streams::open(&db, &meta)?,
             relations: Relations::open(&db, small("relations")?)?,
+            tables: Tables::new(small("tables")?),
+            schemas: Schemas::new(small("schemas")?),
             checkpoints: Checkpoints::new(small("checkpoints")?),
             states: States::new(small("state")?),
             backfills: Backfills::new(small("backfills")?),
             dead_letters: DeadLetters::open(small("dead_letters")?)?,
             readers: Mutex::default(),
+            renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),
             meta,
             db,

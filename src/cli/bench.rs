@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// The folder with filter.wasm, reshape.wasm and route.wasm.
     #[arg(long, value_name = "FOLDER", env = "WALMILL_PLUGINS", default_value = "target/plugins")]
     plugins: PathBuf,
+    /// Measure only this case, beside `raw`; can be given more than once.
+    #[arg(long = "case", value_name = "NAME", value_parser = CASES.map(|(name, _)| name))]
+    cases: Vec<String>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -120,7 +123,11 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Figures>> {
     }
     let until = load(&database, arguments.rows).await?;
     let mut figures: Vec<Figures> = Vec::new();
-    for (case, plugin) in CASES {
+    let chosen = |name: &str| {
+        let cases = &arguments.cases;
+        name == "raw" || cases.is_empty() || cases.iter().any(|case| case == name)
+    };
+    for (case, plugin) in CASES.into_iter().filter(|(name, _)| chosen(name)) {
         let bench = Bench { arguments, url: cluster.url(), database: &database, until };
         let raw = figures.first().map(|raw| raw.cpu_per_million);
         figures.push(bench.case(case, plugin, raw).await.with_context(|| case)?);

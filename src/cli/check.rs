@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_json(findings: &[Finding]) -> Result<(), Failure> {
+pub(super) fn print_json(findings: &[Finding]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut stdout, findings)
         .map_err(std::io::Error::from)

@@ -39,7 +39,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     write_new(&folder.join(".env.example"), &example)?;
     println!("wrote {}, .env.example and plugins/\n", config.display());
     println!("The database needs this, once, by a superuser:\n\n{SQL}");
-    println!("Then:\n\n    walmill check\n    DATABASE_URL=… walmill run");
+    println!(
+        "Then, with DATABASE_URL set:\n\n    walmill check\n    walmill doctor\n    walmill run"
+    );
     Ok(())
 }
 

@@ -22,9 +22,10 @@ const VERSIONED: [(&str, &str); 7] = [
     ("/usr/local", "bin"),
 ];
 
-/// The folder that holds `initdb` and `postgres`.
-pub(super) fn find() -> Result<PathBuf, ClusterError> {
-    if let Some(folder) = env::var_os(VARIABLE).map(PathBuf::from) {
+/// The folder that holds `initdb` and `postgres`: the one that is named, or one that is found.
+pub(super) fn find(named: Option<&Path>) -> Result<PathBuf, ClusterError> {
+    let named = named.map(Path::to_owned).or_else(|| env::var_os(VARIABLE).map(PathBuf::from));
+    if let Some(folder) = named {
         return if has_server(&folder) { Ok(folder) } else { Err(ClusterError::BadFolder(folder)) };
     }
     on_path()

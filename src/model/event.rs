@@ -20,6 +20,10 @@ pub enum Op {
     Message,
     /// A row that was there before the slot.
     Snapshot,
+    /// A table's definition changed, no row at all.
+    Schema,
+    /// Changes are lost here, no row at all.
+    Gap,
 }
 
 impl Op {
@@ -33,6 +37,8 @@ impl Op {
             Self::Truncate => "truncate",
             Self::Message => "message",
             Self::Snapshot => "snapshot",
+            Self::Schema => "schema.changed",
+            Self::Gap => "gap",
         }
     }
 }
@@ -42,7 +48,8 @@ impl Op {
 pub struct EventRecord {
     /// Its place, and so its id.
     pub offset: Offset,
-    /// `schema.table/key`, the key by which order is kept at every output.
+    /// `schema.table/key`, the key by which order is kept at every output; behind a NUL the row's
+    /// old key, where an update changed it: see [`EventRecord::keys`].
     pub key: Bytes,
     /// The CloudEvent, as JSON without line breaks, UTF-8.
     pub json: Bytes,
@@ -52,6 +59,15 @@ pub struct EventRecord {
 const HEADER: usize = Offset::LEN + 4 + 4;
 
 impl EventRecord {
+    /// The row's key, and its old one where an update changed it: order is kept for both.
+    #[must_use]
+    pub fn keys(&self) -> (&[u8], Option<&[u8]>) {
+        match memchr::memchr(0, &self.key) {
+            Some(at) => (&self.key[..at], Some(&self.key[at + 1..])),
+            None => (&self.key, None),
+        }
+    }
+
     /// Takes the next record off the front of `events`; `None` at the end, and where the bytes are
     /// no whole record (a store that was tampered with: readers stop there and say so).
     pub fn take(events: &mut Bytes) -> Option<Self> {

@@ -26,18 +26,23 @@ pub struct Relation {
 }
 
 impl Relation {
-    /// Whether its columns say what identifies a row. FULL marks every column, and a table without
-    /// identity none; then it is the primary key.
+    /// Whether the stream marks the columns that identify a row. FULL marks every column, and
+    /// NOTHING none; then it is the primary key.
     #[must_use]
     pub fn says_key(&self) -> bool {
-        self.identity != ReplicaIdentity::Full && self.columns.iter().any(|column| column.key)
+        matches!(self.identity, ReplicaIdentity::Default | ReplicaIdentity::Index)
     }
 
-    /// Takes these columns for the key. A table without a primary key is identified by all.
+    /// Takes these columns for the key.
     pub fn set_key(&mut self, primary_key: &[String]) {
         for column in &mut self.columns {
             column.key = primary_key.contains(&column.name);
         }
+        self.identify();
+    }
+
+    /// A table without a key is identified by all its columns.
+    pub fn identify(&mut self) {
         if !self.columns.iter().any(|column| column.key) {
             self.columns.iter_mut().for_each(|column| column.key = true);
         }
@@ -88,7 +93,8 @@ pub struct Column {
 pub enum Kind {
     /// `boolean`
     Bool,
-    /// `smallint`, `integer`, `bigint`, `oid`
+    /// `smallint`, `integer`, `bigint`, and the numbers of 32 bits that PostgreSQL counts by:
+    /// `oid`, `xid`, `cid`
     Int,
     /// `real`, `double precision`
     Float,
@@ -102,7 +108,7 @@ pub enum Kind {
     Time,
     /// Everything else.
     Text,
-    /// `numeric`
+    /// `numeric`, and `xid8`, which is too large for an integer of 64 bits with a sign
     Numeric,
     /// `json`, `jsonb`
     Json,
@@ -134,6 +140,28 @@ pub enum Element {
     Json,
     /// As [`Kind::Text`]; every other kind, too.
     Text,
+    /// The same, parted by this byte and not by a comma: `box` has a semicolon.
+    Delimited(u8),
+}
+
+impl Element {
+    /// The kind of elements of a built-in type, by its OID.
+    #[must_use]
+    pub fn of_builtin(oid: u32) -> Self {
+        match Kind::of_builtin(oid) {
+            Kind::Bool => Self::Bool,
+            Kind::Int => Self::Int,
+            Kind::Float => Self::Float,
+            Kind::Timestamp => Self::Timestamp,
+            Kind::TimestampTz => Self::TimestampTz,
+            Kind::Numeric => Self::Numeric,
+            Kind::Json => Self::Json,
+            // As JSON these are the text that PostgreSQL writes.
+            Kind::Date | Kind::Time | Kind::Text | Kind::Bytea | Kind::Uuid | Kind::Array(_) => {
+                Self::Text
+            }
+        }
+    }
 }
 
 impl Kind {
@@ -142,23 +170,24 @@ impl Kind {
     pub fn of_builtin(oid: u32) -> Self {
         match oid {
             16 => Self::Bool,
-            20 | 21 | 23 | 26 => Self::Int,
+            20 | 21 | 23 | 26 | 28 | 29 => Self::Int,
             700 | 701 => Self::Float,
             1114 => Self::Timestamp,
             1184 => Self::TimestampTz,
             1082 => Self::Date,
             1083 => Self::Time,
-            1700 => Self::Numeric,
+            1700 | 5069 => Self::Numeric,
             114 | 3802 => Self::Json,
             17 => Self::Bytea,
             2950 => Self::Uuid,
             1000 => Self::Array(Element::Bool),
-            1005 | 1007 | 1016 | 1028 => Self::Array(Element::Int),
+            1005 | 1007 | 1016 | 1028 | 1011 | 1012 => Self::Array(Element::Int),
             1021 | 1022 => Self::Array(Element::Float),
             1115 => Self::Array(Element::Timestamp),
             1185 => Self::Array(Element::TimestampTz),
-            1231 => Self::Array(Element::Numeric),
+            1231 | 271 => Self::Array(Element::Numeric),
             199 | 3807 => Self::Array(Element::Json),
+            1020 => Self::Array(Element::Delimited(b';')),
             // bytea, char, name, text, bpchar, varchar, date, time, timetz, interval, inet, cidr,
             // macaddr, macaddr8, bit, varbit, uuid, money, xml, tsvector
             1001 | 1002 | 1003 | 1009 | 1014 | 1015 | 1182 | 1183 | 1270 | 1187 | 1041 | 651

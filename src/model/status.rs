@@ -159,6 +159,20 @@ pub struct PipelineStatus {
     pub dead_letters: u64,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
+    /// Changed definitions of tables that wait until a person accepts them.
+    pub schema_changes: Vec<SchemaStatus>,
+}
+
+/// A changed definition of a table, before which a pipeline waits or behind which it sets the
+/// table's rows aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SchemaStatus {
+    /// The id of its event.
+    pub event: String,
+    /// `schema.table`
+    pub table: String,
+    /// What changed, in words.
+    pub change: String,
 }
 
 /// One output.

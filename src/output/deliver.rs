@@ -232,12 +232,16 @@ impl<O: Output> Delivery<O> {
     async fn read(&mut self, index: usize) -> Result<(), StoreError> {
         let feed = &mut self.feeds[index];
         for (seq, event) in feed.read().await? {
-            let lane = match self.config.ordering {
-                Ordering::Key => self.lanes.id((index, &event.key)),
-                Ordering::Strict => self.lanes.id(index),
-                Ordering::None => self.lanes.id((index, event.offset)),
+            let (lane, also) = match self.config.ordering {
+                Ordering::Key => {
+                    let (key, old) = event.keys();
+                    let lane = |key| self.lanes.id((index, key));
+                    (lane(key), old.map(lane))
+                }
+                Ordering::Strict => (self.lanes.id(index), None),
+                Ordering::None => (self.lanes.id((index, event.offset)), None),
             };
-            self.lanes.push(lane, Place { feed: index, seq }, event);
+            self.lanes.push((lane, also), Place { feed: index, seq }, event);
         }
         if !feed.more {
             let grown = feed.wait();

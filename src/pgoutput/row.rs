@@ -37,6 +37,13 @@ pub fn end_text(out: &mut BytesMut, start: usize) {
     }
 }
 
+/// The relation that a row names; `None` if this is something else.
+#[must_use]
+pub fn relation(message: &[u8]) -> Option<u32> {
+    let (&TAG, rest) = message.split_first()? else { return None };
+    rest.first_chunk().map(|relation| u32::from_be_bytes(*relation))
+}
+
 /// Reads what stands behind the tag.
 pub(super) fn take<'a>(cursor: &mut Cursor<'a>) -> Result<Message<'a>, DecodeError> {
     let relation = cursor.u32("relation")?;

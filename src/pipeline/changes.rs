@@ -1,18 +1,23 @@
 //! The journal's blocks as batches of rows: only the tables that the pipeline takes, and of those
 //! only what lies behind its cursor.
 
+mod gap;
+mod place;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::rows::{Batch, Cell, Row, Span, Tables, Transaction};
+use super::schema::{Gate, Halted, Redefined};
 use super::{Limits, tagged};
 use crate::model::pattern::{Glob, TablePattern};
 use crate::model::{Column, Kind, Lsn, Offset, Op, Relation, RelationId, ReplicaIdentity};
-use crate::pgoutput::{self, Message, OldKind, Tuple, Value, row};
+use crate::pgoutput::{self, Message, OldKind, Tuple, Value, frame, row};
 use crate::store::journal::{Block, Read, Reader};
 use crate::store::{Store, StoreError};
+use place::{FrameError, Place, malformed_or};
 
 /// Why the journal could not be read on.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,9 @@ pub enum ChangesError {
         /// What is wrong.
         what: String,
     },
+    /// A table's definition changes next, and the pipeline waits until a person accepts it.
+    #[error(transparent)]
+    Schema(#[from] Halted),
     /// Retention removed changes that this pipeline had not read.
     #[error("changes up to {oldest} were removed before this pipeline read them")]
     Gap {
@@ -58,14 +66,9 @@ pub struct Changes {
     message_table: Option<u32>,
     cursor: Offset,
     place: Option<Place>,
-}
-
-/// A block that has not been read to its end.
-struct Place {
-    block: Block,
-    rest: Bytes,
-    transaction: Option<Transaction>,
-    ordinal: u32,
+    gate: Gate,
+    /// The change of a definition that ended the batch.
+    halted: Option<Halted>,
 }
 
 impl Changes {
@@ -74,6 +77,7 @@ impl Changes {
         store: Store,
         patterns: Vec<TablePattern>,
         messages: Vec<Glob>,
+        gate: Gate,
         cursor: Offset,
     ) -> Self {
         let reader = store.journal_reader(cursor);
@@ -86,6 +90,8 @@ impl Changes {
             message_table: None,
             cursor,
             place: None,
+            gate,
+            halted: None,
         }
     }
 
@@ -100,10 +106,16 @@ impl Changes {
         self.message_table = None;
     }
 
+    /// The policy for changed definitions, and what it holds back.
+    pub fn gate(&mut self) -> &mut Gate {
+        &mut self.gate
+    }
+
     /// Goes back to what is behind `cursor`, when a batch was not committed.
     pub fn seek(&mut self, cursor: Offset) {
         self.cursor = cursor;
         self.place = None;
+        self.gate.roll_back();
         self.reader.seek(cursor);
     }
 
@@ -118,7 +130,9 @@ impl Changes {
         limits: &Limits,
     ) -> Result<Option<Batch>, ChangesError> {
         let mut batch = Batch::behind(self.cursor);
-        while !batch.is_full(limits.rows, limits.bytes) {
+        self.gate.refresh()?;
+        self.halted = None;
+        while !batch.is_full(limits.rows, limits.bytes) && self.halted.is_none() {
             if self.place.is_none() {
                 match self.reader.next()? {
                     Read::Block(block) => self.place = Some(Place::new(block)),
@@ -129,10 +143,22 @@ impl Changes {
             self.read_place(&mut batch, tables, limits)?;
         }
         if batch.end == self.cursor {
-            return Ok(None);
+            return self.halted.take().map_or(Ok(None), |halted| Err(halted.into()));
         }
         self.cursor = batch.end;
         Ok(Some(batch))
+    }
+
+    /// Reads a block that did not come from the journal.
+    pub fn read_block(
+        &mut self,
+        block: Block,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        limits: &Limits,
+    ) -> Result<(), ChangesError> {
+        self.place = Some(Place::new(block));
+        self.read_place(batch, tables, limits)
     }
 
     /// Reads the block in hand until its end, or until the batch is full.
@@ -155,6 +181,11 @@ impl Changes {
         }
         while !place.rest.is_empty() {
             if batch.is_full(limits.rows, limits.bytes) {
+                self.place = Some(place);
+                return Ok(());
+            }
+            self.halted = self.stops_at(&place).map_err(malformed_or(&malformed))?;
+            if self.halted.is_some() {
                 self.place = Some(place);
                 return Ok(());
             }
@@ -184,9 +215,12 @@ impl Changes {
                 {
                     let row = Row { ordinal: offset.ordinal, table, ..blank(batch) };
                     add_change(batch, tables, row, pgoutput::decode(frame)?, frame, at);
+                    self.hold_back(batch, tables);
                 }
                 batch.end = batch.end.max(offset.end());
             }
+            Some(&frame::REDEFINED) => self.read_redefined(batch, tables, place, frame)?,
+            Some(&frame::GAP) => self.read_gap(batch, tables, place, frame)?,
             _ => self.read_other(batch, tables, place, frame, at)?,
         }
         Ok(())
@@ -224,6 +258,7 @@ impl Changes {
                     {
                         let row = Row { ordinal: offset.ordinal, table, ..blank(batch) };
                         batch.rows.push(Row { op: Op::Truncate, ..row });
+                        self.hold_back(batch, tables);
                     }
                     batch.end = batch.end.max(offset.end());
                 }
@@ -252,11 +287,8 @@ impl Changes {
             Some(Taken::Unknown) | None => {}
             Some(&known) => return Ok(known),
         }
-        let definition = self.store.relation(RelationId(relation)).map_err(FrameError::Store)?;
-        let definition = definition.ok_or("a change of a relation that was never described")?;
-        let wanted =
-            |pattern: &TablePattern| pattern.matches(&definition.schema, &definition.table);
-        let taken = if self.patterns.iter().any(wanted) {
+        let definition = self.definition(relation)?;
+        let taken = if self.takes(&definition) {
             Taken::Table(tables.add(relation, Arc::unwrap_or_clone(definition)))
         } else {
             Taken::No
@@ -266,6 +298,75 @@ impl Changes {
         }
         self.taken[index] = taken;
         Ok(taken)
+    }
+
+    fn definition(&self, relation: u32) -> Result<Arc<Relation>, FrameError> {
+        let definition = self.store.relation(RelationId(relation)).map_err(FrameError::Store)?;
+        definition.ok_or_else(|| "a change of a relation that was never described".into())
+    }
+
+    fn takes(&self, relation: &Relation) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(&relation.schema, &relation.table))
+    }
+
+    /// The change of a definition that a frame speaks of, if the pipeline takes the table under
+    /// its old name or its new one.
+    fn redefined(&self, frame: &[u8]) -> Result<Option<Redefined>, FrameError> {
+        let (before, after) = frame::read_redefined(frame).ok_or("a definition that is cut")?;
+        let change = Redefined { before: self.definition(before)?, after: self.definition(after)? };
+        Ok((self.takes(&change.before) || self.takes(&change.after)).then_some(change))
+    }
+
+    /// Whether the next frame is a change of a definition that the pipeline waits before.
+    fn stops_at(&self, place: &Place) -> Result<Option<Halted>, FrameError> {
+        let (Some(frame::REDEFINED), Some(transaction)) = (place.next_tag(), place.transaction)
+        else {
+            return Ok(None);
+        };
+        let at = Offset::new(transaction.commit, place.ordinal);
+        if at <= self.cursor {
+            return Ok(None);
+        }
+        let frame = place.clone_frame().ok_or("a frame is cut")?;
+        Ok(self.redefined(&frame)?.and_then(|change| self.gate.stops(at, &change)))
+    }
+
+    fn read_redefined(
+        &mut self,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        place: &mut Place,
+        frame: &[u8],
+    ) -> Result<(), FrameError> {
+        let offset = place.take_ordinal(1)?;
+        batch.changes += 1;
+        if offset > self.cursor
+            && let Some(change) = self.redefined(frame)?
+        {
+            self.gate.pass(offset, &change);
+            let data = Bytes::from(change.data());
+            let len = data.len();
+            let buffer = batch.add_buffer(data).ok_or("too many definitions in one batch")?;
+            let new = batch.add_cells([Cell::text(buffer, 0, len)]);
+            let table = tables.add_derived(Arc::unwrap_or_clone(change.after));
+            let row = Row { ordinal: offset.ordinal, table, new, ..blank(batch) };
+            batch.rows.push(Row { op: Op::Schema, ..row });
+        }
+        batch.end = batch.end.max(offset.end());
+        Ok(())
+    }
+
+    /// Sets the row that was just added aside, if its table's are.
+    fn hold_back(&self, batch: &mut Batch, tables: &Tables) {
+        if self.gate.is_open() {
+            return;
+        }
+        let oid = |row: &Row| tables.get(row.table).relation.oid;
+        if let Some(reason) = batch.rows.last().and_then(|row| self.gate.holds(oid(row)))
+            && let Some(row) = batch.rows.pop()
+        {
+            batch.held.push((row, reason));
+        }
     }
 
     fn message_table(&mut self, tables: &mut Tables) -> u32 {
@@ -286,61 +387,6 @@ impl Changes {
                 columns: vec![column("prefix"), column("content")],
             })
         })
-    }
-}
-
-impl Place {
-    fn new(block: Block) -> Self {
-        Self { rest: block.frames.clone(), ordinal: block.ordinal, block, transaction: None }
-    }
-
-    fn next_frame(&mut self) -> Option<Bytes> {
-        let length = self.rest.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))?;
-        let end = 4_usize.checked_add(length as usize)?;
-        if self.rest.len() < end {
-            return None;
-        }
-        let frame = self.rest.split_to(end);
-        Some(frame.slice(4..))
-    }
-
-    fn take_ordinal(&mut self, count: u32) -> Result<Offset, FrameError> {
-        let commit = self.transaction.ok_or("a change outside a transaction")?.commit;
-        let ordinal = self.ordinal;
-        self.ordinal = ordinal.checked_add(count).ok_or("too many changes in a transaction")?;
-        Ok(Offset::new(commit, ordinal))
-    }
-}
-
-enum FrameError {
-    Store(StoreError),
-    What(String),
-}
-
-impl From<&str> for FrameError {
-    fn from(what: &str) -> Self {
-        Self::What(what.into())
-    }
-}
-
-impl From<String> for FrameError {
-    fn from(what: String) -> Self {
-        Self::What(what)
-    }
-}
-
-impl From<pgoutput::DecodeError> for FrameError {
-    fn from(error: pgoutput::DecodeError) -> Self {
-        Self::What(error.to_string())
-    }
-}
-
-fn malformed_or(
-    malformed: &impl Fn(String) -> ChangesError,
-) -> impl FnOnce(FrameError) -> ChangesError {
-    |error| match error {
-        FrameError::Store(error) => error.into(),
-        FrameError::What(what) => malformed(what),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Encoder {
     /// `"specversion":…,"source":…` up to the type.
     head: Vec<u8>,
     key: Vec<u8>,
+    /// The key that the row had before, where an update changed it.
+    old_key: Vec<u8>,
     /// What differs from transaction to transaction: which one, and its text.
     transaction: Option<u32>,
     transaction_text: Vec<u8>,
@@ -27,7 +29,8 @@ impl Encoder {
     pub fn new(source: &str) -> Self {
         let mut head = b"{\"specversion\":\"1.0\",\"source\":".to_vec();
         json::string(&mut head, source.as_bytes());
-        Self { head, key: Vec::new(), transaction: None, transaction_text: Vec::new() }
+        let (key, old_key, transaction_text) = (Vec::new(), Vec::new(), Vec::new());
+        Self { head, key, old_key, transaction: None, transaction_text }
     }
 
     /// Forgets the transaction it wrote last: another batch counts its own.
@@ -47,18 +50,26 @@ impl Encoder {
     ) {
         let table = tables.get(row.table);
         self.key.clear();
-        write_key(&mut self.key, batch, table, row);
+        write_key(&mut self.key, batch, table, row, row.new);
+        self.old_key.clear();
+        if changes_key(batch, table, row) {
+            self.old_key.push(0);
+            write_key(&mut self.old_key, batch, table, row, row.old);
+        }
         self.write_transaction(batch, row.transaction);
-        let Self { head, key, transaction_text, .. } = self;
+        let Self { head, key, old_key, transaction_text, .. } = self;
         let offset = batch.offset(row);
         out.push(
             offset,
-            |out| out.extend_from_slice(key),
+            |out| {
+                out.extend_from_slice(key);
+                out.extend_from_slice(old_key);
+            },
             |out| {
                 out.extend_from_slice(head);
                 let _ = write_id(out, EventId(offset));
                 out.extend_from_slice(match row.op {
-                    Op::Message => b",\"type\":\"walmill.",
+                    Op::Message | Op::Schema | Op::Gap => b",\"type\":\"walmill.",
                     _ => b",\"type\":\"walmill.row.",
                 });
                 out.extend_from_slice(row.op.name().as_bytes());
@@ -114,23 +125,42 @@ fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
 /// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
 /// replaced a key column its value must not come out here, so the key is a digest of the old one:
 /// still the same for the same row, so order per key holds.
-fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
-    if row.op == Op::Message {
-        return out.extend_from_slice(b"message");
+fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row, of: Span) {
+    if matches!(row.op, Op::Message | Op::Gap) {
+        return out.extend_from_slice(row.op.name().as_bytes());
     }
     out.extend_from_slice(table.relation.schema.as_bytes());
     out.push(b'.');
     out.extend_from_slice(table.relation.table.as_bytes());
+    if row.op == Op::Schema {
+        return;
+    }
     if row.hidden_key.is_some() {
         return write_key_digest(out, batch, row.hidden_key);
     }
-    let cells = batch.cells(row.new);
+    let cells = batch.cells(of);
     for &column in &table.key {
         if let Some(&cell) = cells.get(column) {
             out.push(b'/');
             write_key_part(out, batch, table, column, cell);
         }
     }
+}
+
+/// Whether an update gave the row another key. Where a plugin hides the key, only the new one is
+/// known.
+fn changes_key(batch: &Batch, table: &Table, row: &Row) -> bool {
+    if !row.old.is_some() || row.hidden_key.is_some() {
+        return false;
+    }
+    let (new, old) = (batch.cells(row.new), batch.cells(row.old));
+    table.key.iter().any(|&column| match (new.get(column), old.get(column)) {
+        (Some(&new), Some(&old)) => {
+            let known = !old.is(tagged::ABSENT) && !new.is(tagged::UNCHANGED);
+            known && batch.value(new) != batch.value(old)
+        }
+        _ => false,
+    })
 }
 
 fn write_key_digest(out: &mut Vec<u8>, batch: &Batch, key: Span) {
@@ -182,8 +212,11 @@ fn write_key_part(out: &mut Vec<u8>, batch: &Batch, table: &Table, column: usize
 
 /// `{schema, table, op, key, record, old_record, unchanged}`
 fn write_data(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
-    if row.op == Op::Message {
-        return write_message(out, batch, row);
+    match row.op {
+        Op::Message => return write_message(out, batch, row),
+        // Its data came as JSON.
+        Op::Schema | Op::Gap => return out.extend_from_slice(bytes(batch, row, 0)),
+        _ => {}
     }
     out.push(b'{');
     out.extend_from_slice(&table.names);
@@ -315,14 +348,18 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'"');
 }
 
+/// The bytes of one of a row's cells.
+fn bytes<'a>(batch: &'a Batch, row: &Row, at: usize) -> &'a [u8] {
+    match batch.cells(row.new).get(at).map(|&cell| batch.value(cell)) {
+        Some(Value::Text(bytes) | Value::Heap(_, bytes)) => bytes,
+        _ => &[],
+    }
+}
+
 /// `{prefix, content}` of a logical message: JSON content as it is, other text as a string, and
 /// what is no text as `content_base64`.
 fn write_message(out: &mut Vec<u8>, batch: &Batch, row: &Row) {
-    let bytes = |at: usize| match batch.cells(row.new).get(at).map(|&cell| batch.value(cell)) {
-        Some(Value::Text(bytes) | Value::Heap(_, bytes)) => bytes,
-        _ => &[],
-    };
-    let (prefix, content) = (bytes(0), bytes(1));
+    let (prefix, content) = (bytes(batch, row, 0), bytes(batch, row, 1));
     out.extend_from_slice(b"{\"prefix\":");
     json::string(out, prefix);
     match std::str::from_utf8(content) {

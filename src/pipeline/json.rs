@@ -6,8 +6,8 @@
 use crate::model::relation::Element;
 use crate::model::{Kind, Lsn};
 
-/// Writes a JSON string. Bytes that are not UTF-8 (only a SQL_ASCII server sends such) are written
-/// as `\xHH` in the text, so that nothing is replaced silently.
+/// Writes a JSON string. A text with bytes that are not UTF-8 (a SQL_ASCII server sends such, and
+/// `"char"`) has each of them as `\xHH` and its own backslashes doubled, so that nothing is lost.
 pub fn string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     string_part(out, text);
@@ -18,16 +18,27 @@ pub fn string(out: &mut Vec<u8>, text: &[u8]) {
 pub fn string_part(out: &mut Vec<u8>, text: &[u8]) {
     match std::str::from_utf8(text) {
         Ok(_) => escape(out, text),
-        Err(_) => {
-            for chunk in text.utf8_chunks() {
-                escape(out, chunk.valid().as_bytes());
-                for byte in chunk.invalid() {
-                    out.extend_from_slice(b"\\\\x");
-                    hex(out, *byte);
-                }
+        Err(_) => escape(out, &readable(text)),
+    }
+}
+
+/// Text with bytes that are not UTF-8 as text that is, and from which the bytes can be told.
+#[must_use]
+pub fn readable(text: &[u8]) -> Vec<u8> {
+    let mut readable = Vec::with_capacity(text.len() + 16);
+    for chunk in text.utf8_chunks() {
+        for &byte in chunk.valid().as_bytes() {
+            if byte == b'\\' {
+                readable.push(b'\\');
             }
+            readable.push(byte);
+        }
+        for &byte in chunk.invalid() {
+            readable.extend_from_slice(b"\\x");
+            hex(&mut readable, byte);
         }
     }
+    readable
 }
 
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
@@ -106,7 +117,19 @@ fn timestamp(out: &mut Vec<u8>, text: &[u8]) {
 /// are escaped), so a space says the same and an event stays one line.
 pub fn raw(out: &mut Vec<u8>, json: &[u8]) {
     let start = out.len();
-    out.extend_from_slice(json);
+    match std::str::from_utf8(json) {
+        Ok(_) => out.extend_from_slice(json),
+        // Such bytes stand in strings only. There, a backslash begins an escape and stays.
+        Err(_) => {
+            for chunk in json.utf8_chunks() {
+                out.extend_from_slice(chunk.valid().as_bytes());
+                for &byte in chunk.invalid() {
+                    out.extend_from_slice(b"\\\\x");
+                    hex(out, byte);
+                }
+            }
+        }
+    }
     for byte in &mut out[start..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';
@@ -130,38 +153,63 @@ pub fn array(out: &mut Vec<u8>, element: Element, text: &[u8]) {
 }
 
 fn array_body(out: &mut Vec<u8>, element: Element, text: &[u8]) -> Option<()> {
+    let delimiter = delimiter(element);
     let mut depth = 0_usize;
+    // An element or a list may come; the list that was just opened may end.
+    let (mut awaited, mut opened) = (true, false);
     let mut at = 0;
     while at < text.len() {
         match text[at] {
-            b'{' => {
-                depth += 1;
+            b'{' if awaited && depth < MAX_DIMENSIONS => {
                 out.push(b'[');
+                (depth, opened) = (depth + 1, true);
                 at += 1;
             }
-            b'}' => {
-                depth = depth.checked_sub(1)?;
+            b'}' if depth > 0 && (opened || !awaited) => {
                 out.push(b']');
+                (depth, awaited, opened) = (depth - 1, false, false);
                 at += 1;
             }
-            b',' => {
+            byte if byte == delimiter && depth > 0 && !awaited => {
                 out.push(b',');
+                awaited = true;
                 at += 1;
             }
-            b'"' => at = quoted_element(out, element, text, at + 1)?,
-            _ => {
-                let len = text[at..].iter().position(|b| matches!(b, b',' | b'}'))?;
-                let item = &text[at..at + len];
-                if item == b"NULL" {
-                    out.extend_from_slice(b"null");
-                } else {
-                    array_element(out, element, item);
-                }
-                at += len;
+            b'"' if awaited && depth > 0 => {
+                at = quoted_element(out, element, text, at + 1)?;
+                (awaited, opened) = (false, false);
             }
+            _ if awaited && depth > 0 => {
+                at = bare_element(out, element, text, at)?;
+                (awaited, opened) = (false, false);
+            }
+            _ => return None,
         }
     }
     (depth == 0 && !text.is_empty()).then_some(())
+}
+
+/// What PostgreSQL allows (`MAXDIM`).
+const MAX_DIMENSIONS: usize = 6;
+
+fn delimiter(element: Element) -> u8 {
+    match element {
+        Element::Delimited(delimiter) => delimiter,
+        _ => b',',
+    }
+}
+
+/// Writes the element that stands there without quotes; gives the place behind it.
+fn bare_element(out: &mut Vec<u8>, element: Element, text: &[u8], from: usize) -> Option<usize> {
+    let delimiter = delimiter(element);
+    let len = text[from..].iter().position(|&byte| byte == delimiter || byte == b'}')?;
+    let item = &text[from..from + len];
+    match item {
+        b"" => return None,
+        b"NULL" => out.extend_from_slice(b"null"),
+        item => array_element(out, element, item),
+    }
+    Some(from + len)
 }
 
 /// Writes the element whose text starts behind an opening quote; gives the place behind it.
@@ -191,17 +239,18 @@ fn array_element(out: &mut Vec<u8>, element: Element, text: &[u8]) {
         Element::Int | Element::Float | Element::Numeric => number(out, text),
         Element::Timestamp | Element::TimestampTz => timestamp(out, text),
         Element::Json => raw(out, text),
-        Element::Text => string(out, text),
+        Element::Text | Element::Delimited(_) => string(out, text),
     }
 }
 
-/// A point in time as RFC 3339 in UTC with microseconds; `micros` since 1970-01-01.
+/// A point in time as RFC 3339 in UTC with microseconds, or before the year 1 as PostgreSQL writes
+/// it; `micros` since 1970-01-01.
 pub fn time(out: &mut Vec<u8>, micros: i64) {
     let (days, of_day) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-    date(out, days);
-    out.push(b'T');
+    let before_christ = year_month_day(out, days);
+    out.push(if before_christ { b' ' } else { b'T' });
     time_of_day(out, of_day);
-    out.push(b'Z');
+    out.extend_from_slice(if before_christ { b"+00 BC" } else { b"Z" });
 }
 
 /// `HH:MM:SS.ffffff`
@@ -219,6 +268,13 @@ pub fn time_of_day(out: &mut Vec<u8>, micros: i64) {
 /// `YYYY-MM-DD`, days since 1970-01-01, in the proleptic Gregorian calendar; years before 1 as
 /// PostgreSQL writes them, with ` BC`.
 pub fn date(out: &mut Vec<u8>, days: i64) {
+    if year_month_day(out, days) {
+        out.extend_from_slice(b" BC");
+    }
+}
+
+/// A date without its era: true for one before the year 1.
+fn year_month_day(out: &mut Vec<u8>, days: i64) -> bool {
     // Days to civil date, after Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms".
     let z = days.saturating_add(719_468);
     let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
@@ -233,9 +289,7 @@ pub fn date(out: &mut Vec<u8>, days: i64) {
     digits(out, month, 2);
     out.push(b'-');
     digits(out, day, 2);
-    if year <= 0 {
-        out.extend_from_slice(b" BC");
-    }
+    year <= 0
 }
 
 /// A number's absolute value, with at least `width` digits.
@@ -321,11 +375,32 @@ mod tests {
         check(Kind::Array(Element::Bool), "{t,f}", "[true,false]");
         check(Kind::Array(Element::Json), r#"{"{\"a\": 1}"}"#, r#"[{"a": 1}]"#);
         check(Kind::Array(Element::Text), "{}", "[]");
+        check(
+            Kind::Array(Element::Delimited(b';')),
+            "{(1,1),(0,0);NULL}",
+            r#"["(1,1),(0,0)",null]"#,
+        );
     }
 
     #[test]
     fn what_is_no_array_stays_text() {
-        for text in ["{", "}", "{\"a", "{a", "", "{\"a\\", "}{"] {
+        for text in [
+            "{",
+            "}",
+            "{\"a",
+            "{a",
+            "",
+            "{\"a\\",
+            "}{",
+            "{,}",
+            "{1,}",
+            "{1,,2}",
+            "{1}2",
+            "{1}{2}",
+            "{{{{{{{1}}}}}}}",
+            "[1:",
+            "[1:1]=",
+        ] {
             check(Kind::Array(Element::Text), text, &serde_json::to_string(text).expect("text"));
         }
     }
@@ -335,6 +410,48 @@ mod tests {
         let mut out = Vec::new();
         string(&mut out, b"caf\xE9!");
         assert_eq!(out, br#""caf\\xe9!""#);
+        out.clear();
+        string(&mut out, b"\\xe9 \xE9");
+        assert_eq!(out, br#""\\\\xe9 \\xe9""#);
+        out.clear();
+        raw(&mut out, b"{\"a\": \"\xE9\"}");
+        assert_eq!(out, br#"{"a": "\\xe9"}"#);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_of_any_kind_of_string_or_array_is_json(text: Vec<u8>, at in 0..5_usize) {
+            let elements =
+                [Element::Text, Element::Bool, Element::Timestamp, Element::Delimited(b';')];
+            let kind = elements.get(at).map_or(Kind::Text, |element| Kind::Array(*element));
+            let mut out = Vec::new();
+            value(&mut out, kind, &text);
+            serde_json::from_slice::<serde_json::Value>(&out).expect("JSON");
+        }
+
+        #[test]
+        fn bytes_can_be_told_from_what_is_written_for_them(text: Vec<u8>) {
+            if std::str::from_utf8(&text).is_ok() {
+                return Ok(());
+            }
+            let written = String::from_utf8(readable(&text)).expect("UTF-8");
+            let mut told = Vec::new();
+            let mut parts = written.split('\\');
+            told.extend(parts.next().unwrap_or_default().bytes());
+            while let Some(part) = parts.next() {
+                match part.strip_prefix('x').and_then(|hex| hex.split_at_checked(2)) {
+                    Some((hex, rest)) => {
+                        told.push(u8::from_str_radix(hex, 16).expect("hex"));
+                        told.extend(rest.bytes());
+                    }
+                    None => {
+                        told.push(b'\\');
+                        told.extend(parts.next().unwrap_or_default().bytes());
+                    }
+                }
+            }
+            proptest::prop_assert_eq!(told, text);
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Batch {
     cells: Vec<Cell>,
     /// In commit order.
     pub rows: Vec<Row>,
+    /// Rows that go to the dead letters before any plugin sees them, each with the reason.
+    pub held: Vec<(Row, String)>,
     /// The transactions of the rows, in commit order.
     pub transactions: Vec<Transaction>,
     /// Everything up to and including this place is in this batch or one before it.
@@ -166,7 +168,7 @@ impl Batch {
     #[must_use]
     pub fn is_full(&self, max_rows: usize, max_bytes: usize) -> bool {
         // Half of the buffers are left for what plugins hand back.
-        self.rows.len() >= max_rows
+        self.rows.len() + self.held.len() >= max_rows
             || self.bytes >= max_bytes
             || self.buffers.len() >= usize::from(u16::MAX / 2)
     }

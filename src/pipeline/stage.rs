@@ -293,8 +293,8 @@ impl Stage {
         row: Row,
         tables: &mut Tables,
     ) -> Result<Result<Arc<Plan>, String>, StageError> {
-        if row.op == Op::Message {
-            // A message is no row of any table, so there is nothing that a plugin could plan for.
+        if matches!(row.op, Op::Message | Op::Schema | Op::Gap) {
+            // This is no row of any table, so there is nothing that a plugin could plan for.
             return Ok(Ok(Arc::new(Plan::pass())));
         }
         let index = row.table as usize;
@@ -401,6 +401,8 @@ fn op_code(op: Op) -> u8 {
         Op::Truncate => 3,
         Op::Message => 4,
         Op::Snapshot => 5,
+        // Never crosses: it passes every plugin.
+        Op::Schema | Op::Gap => u8::MAX,
     }
 }
 

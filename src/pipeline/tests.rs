@@ -85,6 +85,7 @@ impl House {
                 end,
                 time: 1,
                 frames,
+                tables: Vec::new(),
             };
             self.journal.appender.send(Append::Block(block)).await.expect("the journal runs");
             ordinal += u32::try_from(changes.len()).expect("few");

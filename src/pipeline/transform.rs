@@ -141,6 +141,10 @@ impl Transform {
         let mut outcome =
             Outcome { pipeline: self.pipeline.clone(), cursor: batch.end, ..Outcome::default() };
         let mut counts = Counts::default();
+        for (row, reason) in std::mem::take(&mut batch.held) {
+            let by = By::Schema { pipeline: self.pipeline.clone() };
+            outcome.dead_letters.push(dead_letter(by, &batch, &self.tables, &row, reason));
+        }
         if let Err(error) = self.run_stages(&mut batch, &mut outcome, &mut counts) {
             self.stages.iter_mut().for_each(Stage::discard);
             return Err(error);
@@ -173,7 +177,9 @@ impl Transform {
                     }
                     _ => {
                         self.voice.say(&self.pipeline, "dead-lettered", batch, &failure);
-                        let letter = dead_letter(&self.pipeline, batch, &self.tables, failure);
+                        let Failure { row, plugin, version, reason, .. } = failure;
+                        let by = By::Plugin { pipeline: self.pipeline.clone(), plugin, version };
+                        let letter = dead_letter(by, batch, &self.tables, &row, reason);
                         outcome.dead_letters.push(letter);
                     }
                 }
@@ -259,15 +265,14 @@ fn stopped(batch: &Batch, failure: Failure) -> TransformError {
     TransformError::Stopped { event, plugin, version, reason }
 }
 
-fn dead_letter(pipeline: &str, batch: &Batch, tables: &Tables, failure: Failure) -> DeadLetter {
-    let event = EventId(batch.offset(&failure.row));
-    let Failure { row, plugin, version, reason, .. } = failure;
-    let data = String::from_utf8(Encoder::data(batch, tables, &row)).unwrap_or_default();
+fn dead_letter(by: By, batch: &Batch, tables: &Tables, row: &Row, reason: String) -> DeadLetter {
+    let event = EventId(batch.offset(row));
+    let data = String::from_utf8(Encoder::data(batch, tables, row)).unwrap_or_default();
     // The encoder writes JSON; were it not so, the reason would still be kept.
     let payload = RawValue::from_string(data).unwrap_or_else(|_| RawValue::NULL.to_owned());
     DeadLetter {
         event: event.to_string(),
-        by: By::Plugin { pipeline: pipeline.into(), plugin, version },
+        by,
         reason,
         time: crate::model::clock::now(),
         attempts: 1,

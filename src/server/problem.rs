@@ -66,10 +66,9 @@ pub(super) async fn no_such_address(uri: Uri) -> Problem {
 
 /// The answer to any method but the known ones, at an address that exists.
 pub(super) async fn only_known(method: Method, uri: Uri) -> Problem {
-    let acts = uri.path().starts_with("/api/v1/backfills/");
     let finding =
         Finding::error("method-not-allowed", uri.path(), format!("{method} is not known here"))
-            .suggest(if acts { "use POST" } else { "use GET" });
+            .suggest("use GET; what changes something is a POST to its own address");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, finding)
 }
 

@@ -4,10 +4,12 @@
 
 mod blocks;
 mod prepared;
+mod schema;
 mod streamed;
 mod tables;
 pub(super) mod watermark;
 
+use super::types::ArrayType;
 use crate::model::{Lsn, RelationId};
 use crate::pgoutput::{self, DecodeError, Message, frame, row};
 use crate::store::StoreError;
@@ -18,6 +20,7 @@ use streamed::{Commit, Streamed};
 use tables::Tables;
 use watermark::Watermarks;
 
+pub(super) use schema::Definitions;
 pub(super) use tables::Intern;
 
 /// Messages that do not make a stream.
@@ -40,6 +43,9 @@ pub(super) enum AssembleError {
     /// It was prepared before we were there, or for another data folder.
     #[error("prepared transaction `{0}` has committed, and its changes are not here")]
     Unprepared(String),
+    /// What is in its file, PostgreSQL does not send again.
+    #[error("a prepared transaction cannot be read: {0}")]
+    Sealed(SpillError),
     #[error(transparent)]
     Spill(#[from] SpillError),
     #[error(transparent)]
@@ -53,6 +59,9 @@ pub(super) enum Step {
     /// The stream does not say what the table's key is: look its primary key up and give it to
     /// [`Assembler::set_primary_key`].
     PrimaryKey(u32),
+    /// The stream does not say whether this type is an array: look it up and give it to
+    /// [`Assembler::set_array`].
+    Array(u32),
     /// A transaction was prepared: run what [`Assembler::seal`] gives, which takes its time, and
     /// then tell [`Assembler::sealed`].
     Seal,
@@ -76,20 +85,23 @@ pub(super) struct Assembler {
 pub(super) struct Counts {
     pub(super) transactions: u64,
     pub(super) changes: u64,
+    /// Bytes that went to files of open and prepared transactions.
+    pub(super) spilled: u64,
     /// Commit time of the last transaction.
     pub(super) commit_time: Option<i64>,
 }
 
 impl Assembler {
-    /// Starts behind `last_commit`.
+    /// Starts behind `last_commit`, whose journal left the tables like this.
     pub(super) fn new(
         last_commit: Lsn,
+        definitions: Definitions,
         intern: Intern,
         spills: Spills,
     ) -> Result<Self, SpillError> {
         Ok(Self {
             tables: Tables::new(intern),
-            blocks: Blocks::new(last_commit),
+            blocks: Blocks::new(last_commit, definitions),
             streamed: Streamed::open(spills, last_commit)?,
             watermarks: Watermarks::new(),
             idle: None,
@@ -126,7 +138,9 @@ impl Assembler {
             Message::Begin { final_lsn, time, xid } => self.begin(final_lsn, time, xid)?,
             Message::Commit { end_lsn, .. } => self.commit(end_lsn)?,
             Message::Relation(relation) => return Ok(self.tables.describe(relation)),
-            Message::Type { oid, schema, name } => self.tables.name_type(oid, schema, name),
+            Message::Type { oid, schema, name } => {
+                return Ok(self.tables.name_type(oid, schema, name));
+            }
             Message::Origin { .. } => {}
             // Ours: it has no place in the stream.
             Message::Row { .. } => return Err(DecodeError::UnknownMessage(row::TAG).into()),
@@ -203,6 +217,7 @@ impl Assembler {
             return Ok(());
         }
         let id = self.tables.id_of(oid)?;
+        self.blocks.uses(id)?;
         if self.is_noting() {
             self.watermarks.note(self.tables.numbered(id), &pgoutput::decode(bytes)?);
         }
@@ -219,6 +234,9 @@ impl Assembler {
         }
         let ids: Vec<RelationId> =
             tables.iter().map(|oid| self.tables.id_of(oid)).collect::<Result<_, _>>()?;
+        for id in &ids {
+            self.blocks.uses(*id)?;
+        }
         if self.is_noting() {
             ids.iter().for_each(|id| self.watermarks.emptied(self.tables.numbered(*id)));
         }
@@ -234,7 +252,7 @@ impl Assembler {
 
     /// A message that belongs to no transaction becomes one of its own.
     fn lone_message(&mut self, lsn: Lsn, bytes: &[u8], time: i64) -> Result<(), AssembleError> {
-        self.begin(commit_of_message(lsn), time, 0)?;
+        self.begin(place_of_message(lsn), time, 0)?;
         self.append_change("a message", bytes, 1)?;
         self.commit(lsn)
     }
@@ -246,13 +264,19 @@ impl Assembler {
             self.idle = Some(lsn);
             return Ok(());
         };
-        let commit = commit_of_message(lsn);
+        let commit = place_of_message(lsn);
         self.begin(commit, time, 0)?;
         let blocks = &mut self.blocks;
+        // All of a chunk's rows are of one definition.
+        let mut used = Ok(());
         let placed = placing.place(commit, |row| {
+            if let Some(id) = row::relation(row).filter(|_| used.is_ok()) {
+                used = blocks.uses(RelationId(id));
+            }
             blocks.change(row, 1);
             blocks.split_if_large();
         });
+        used?;
         self.watermarks.settle(placed);
         self.commit(lsn)
     }
@@ -299,10 +323,14 @@ impl Assembler {
         self.streamed.is_replaying()
     }
 
-    /// Whether transactions have to come whole from now on: PostgreSQL does not say enough about
-    /// open ones.
+    /// Whether transactions have to come whole from now on.
     pub(super) fn wants_whole(&self) -> bool {
-        self.streamed.is_unclear()
+        self.streamed.wants_whole()
+    }
+
+    /// Open transactions are not to be had from this server.
+    pub(super) fn ask_for_whole(&mut self) {
+        self.streamed.ask_for_whole();
     }
 
     /// The next block, in the order of commits; none may be left of a transaction in a file.
@@ -345,18 +373,30 @@ impl Assembler {
 
     /// What has come in since this was last called.
     pub(super) fn take_counts(&mut self) -> Counts {
-        std::mem::take(&mut self.counts)
+        let spilled = self.streamed.take_spilled();
+        Counts { spilled, ..std::mem::take(&mut self.counts) }
     }
 
     /// The primary key that was asked for. A table without one is identified by all its columns.
     pub(super) fn set_primary_key(&mut self, names: &[String]) {
         self.tables.set_primary_key(names);
     }
+
+    /// The definitions that changes have used so far, for rows that come another way.
+    pub(super) fn definitions(&mut self) -> &mut Definitions {
+        self.blocks.definitions()
+    }
+
+    /// What a type is that was asked about.
+    pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
+        self.tables.set_array(of, array);
+    }
 }
 
-/// Where a message that belongs to no transaction commits. PostgreSQL says where it ends, and there
-/// a transaction's commit may begin, which is that one's place; one byte before is nobody else's.
-fn commit_of_message(lsn: Lsn) -> Lsn {
+/// Where a message stands that belongs to no transaction. The server names the end of its record,
+/// which is where the next one begins, and that may be a commit. One byte before it is no other
+/// record's place.
+fn place_of_message(lsn: Lsn) -> Lsn {
     Lsn(lsn.0.saturating_sub(1))
 }
 

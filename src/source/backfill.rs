@@ -9,7 +9,6 @@ mod taker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::assembler::watermark::Ask;
 use super::config::Config;
 use super::database::Database;
+use super::entry::Place;
 use super::fault::{Fault, Report};
 use crate::metrics::Metrics;
 use crate::model::Finding;
@@ -46,8 +46,8 @@ pub(super) struct Runner {
     shown: watch::Sender<Vec<BackfillStatus>>,
     source: watch::Receiver<SourceStatus>,
     asks: mpsc::Sender<Ask>,
-    /// Which of the address's hosts the stream comes from.
-    host: Arc<AtomicUsize>,
+    /// Where the server is that the stream comes from.
+    place: watch::Receiver<Option<Place>>,
     /// Tries of the chunk at hand that came to nothing.
     tries: u32,
 }
@@ -59,7 +59,7 @@ impl Runner {
         store: Store,
         metrics: Arc<Metrics>,
         source: watch::Receiver<SourceStatus>,
-        host: Arc<AtomicUsize>,
+        place: watch::Receiver<Option<Place>>,
     ) -> Result<(Self, Backfills, mpsc::Receiver<Ask>), StoreError> {
         let backfills = store.backfills()?.into_iter().map(|backfill| (backfill.id, backfill));
         let (sender, commands) = mpsc::channel(QUEUE);
@@ -74,7 +74,7 @@ impl Runner {
             shown,
             source,
             asks,
-            host,
+            place,
             tries: 0,
         };
         runner.show();
@@ -90,7 +90,7 @@ impl Runner {
 
     async fn serve(&mut self) -> Result<(), StoreError> {
         let (config, store, asks) = (self.config.clone(), self.store.clone(), self.asks.clone());
-        let mut taker = Taker::new(config, store, asks, Arc::clone(&self.host));
+        let mut taker = Taker::new(config, store, asks, self.place.clone());
         loop {
             let Some(id) = self.turn() else {
                 taker.rest().await;
@@ -219,8 +219,7 @@ impl Runner {
     /// Begins backfills of tables that all can be backfilled, or none.
     async fn start(&mut self, request: BackfillRequest) -> Result<BackfillAnswer, StoreError> {
         let BackfillRequest { tables, filter } = request;
-        let host = self.host.load(Ordering::Relaxed);
-        let database = match Database::open(&self.config.url, host).await {
+        let database = match beside(&self.config, &self.place).await {
             Ok(database) => database,
             Err(fault) => return Ok(Err(unreachable(fault)?)),
         };
@@ -323,6 +322,18 @@ impl Runner {
 }
 
 /// Why nothing can be looked up.
+/// A connection to the server that the stream comes from.
+async fn beside(
+    config: &Config,
+    place: &watch::Receiver<Option<Place>>,
+) -> Result<Database, Fault> {
+    let place = place.borrow().clone();
+    match place {
+        Some(place) => Database::beside(&config.url, &place).await,
+        None => Err(Fault::away("the source is not connected", "wait until it streams")),
+    }
+}
+
 fn unreachable(fault: Fault) -> Result<Finding, StoreError> {
     let Report { error, remedy } = fault.report()?;
     Ok(Finding::error("database", "source.url", error).suggest(remedy))

@@ -10,11 +10,12 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::config::Config;
+use super::entry::{self, Place};
 use super::fault::{Fault, quote};
-use super::login::{self, Session};
-use super::net::{self, Socket};
+use super::login::{Purpose, Session};
+use super::net::Socket;
 use super::options::{self, Transactions};
-use super::wire::{Wire, broken, row, server_error};
+use super::wire::{Wire, broken, server_error};
 use crate::model::Lsn;
 
 /// For the server to answer anything but the start of the stream.
@@ -27,6 +28,7 @@ const WITH_TRANSACTION_TIMEOUT: u32 = 17;
 /// A connection that can stream, and does not yet.
 pub(super) struct Connection<'a> {
     session: Session,
+    place: Place,
     config: &'a Config,
 }
 
@@ -54,14 +56,8 @@ pub(super) type Halves = (Wire<ReadHalf<Box<dyn Socket>>>, WriteHalf<Box<dyn Soc
 impl<'a> Connection<'a> {
     /// Connects and logs in.
     pub(super) async fn open(config: &'a Config, attempt: usize) -> Result<Self, Fault> {
-        let login = async {
-            login::replication(net::connect(&config.url, attempt).await?, &config.url).await
-        };
-        let session = match timeout(ANSWER, login).await {
-            Ok(session) => session?,
-            Err(_) => return Err(Fault::silent("log in", ANSWER)),
-        };
-        let mut connection = Self { session, config };
+        let (session, place) = entry::enter(&config.url, Purpose::Replication, attempt).await?;
+        let mut connection = Self { session, place, config };
         if connection.major_version() >= WITH_IDLE_TIMEOUT {
             connection.ask("SET idle_session_timeout TO 0").await?;
         }
@@ -72,6 +68,11 @@ impl<'a> Connection<'a> {
         Ok(connection)
     }
 
+    /// Where this server is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// `server_version`, as the server writes it.
     pub(super) fn server_version(&self) -> &str {
         self.session.parameters.get("server_version").map_or("", String::as_str)
@@ -79,9 +80,7 @@ impl<'a> Connection<'a> {
 
     /// The first number of the server's version.
     pub(super) fn major_version(&self) -> u32 {
-        let version = self.server_version();
-        let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
-        version[..end].parse().unwrap_or(0)
+        self.session.major_version()
     }
 
     pub(super) async fn identify(&mut self) -> Result<Identity, Fault> {
@@ -169,25 +168,9 @@ impl<'a> Connection<'a> {
         query: &str,
         limit: Option<Duration>,
     ) -> Result<Vec<String>, Fault> {
-        self.query(query).await.map_err(|error| Fault::broken(doing, &error))?;
-        let (mut answer, mut refusal) = (Vec::new(), None);
         let limit = limit.unwrap_or(Duration::MAX);
-        loop {
-            let next = timeout(limit, self.session.wire.next()).await;
-            let (tag, body) = next
-                .map_err(|_| Fault::silent(doing, limit))?
-                .map_err(|error| Fault::broken(doing, &error))?;
-            match tag {
-                b'D' => answer = row(&body).map_err(|error| Fault::broken(doing, &error))?,
-                b'E' => refusal = Some(server_error(&body)),
-                b'Z' => break,
-                _ => {}
-            }
-        }
-        match refusal {
-            Some(refusal) => Err(Fault::refused(doing, &refusal, &self.config.url)),
-            None => Ok(answer),
-        }
+        let answer = timeout(limit, self.session.ask(doing, query, &self.config.url)).await;
+        answer.map_err(|_| Fault::silent(doing, limit))?
     }
 }
 

@@ -1,28 +1,25 @@
 //! The SQL side: what the catalog says, and what a stream needs there.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::timeout;
-use tokio_postgres::config::{SslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, CopyOutStream, Row};
 
+use super::entry::{self, Place};
 use super::fault::Fault;
-use super::login::PINNED;
-use super::net::{self, Secured};
+use super::handover;
+use super::login::{Purpose, Session};
+use super::types::ArrayType;
 use super::url::Url;
 use crate::model::Lsn;
 
 /// The oldest server that walmill is made for: its slots have a `wal_status`, and it publishes
 /// partitioned tables.
-const OLDEST: i32 = 13;
+pub(super) const OLDEST: i32 = 13;
 /// The first server version that ends sessions for being idle.
 const IDLE_TIMEOUT: i32 = 14;
-/// For the server to let us in.
-const LOGIN: Duration = Duration::from_secs(30);
 
 /// What the server says of its log.
 pub(super) struct Look {
@@ -43,18 +40,19 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Connects and logs in, and makes sure that the server can do what walmill needs.
-    pub(super) async fn open(url: &Url, attempt: usize) -> Result<Self, Fault> {
-        let link = net::connect(url, attempt).await?;
-        let mut config = url.config.clone();
-        // "Direct" is tokio-postgres's word for: do not negotiate, hand the stream over.
-        config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-        config.options(options(url));
-        if config.get_application_name().is_none() {
-            config.application_name("walmill");
-        }
-        let login = timeout(LOGIN, config.connect_raw(link.socket, Secured(link.binding))).await;
-        let connected = login.map_err(|_| Fault::silent("log in", LOGIN))?;
+    /// Logs in at the server where another connection of ours is, and makes sure that it can do
+    /// what walmill needs.
+    pub(super) async fn beside(url: &Url, place: &Place) -> Result<Self, Fault> {
+        let session = entry::enter_beside(url, Purpose::Queries, place).await?;
+        let database = Self::of(session, url).await?;
+        database.check_server().await?;
+        Ok(database)
+    }
+
+    /// A session as it is, whatever the server can do.
+    pub(super) async fn of(session: Session, url: &Url) -> Result<Self, Fault> {
+        let version = i32::try_from(session.major_version()).unwrap_or_default();
+        let connected = handover::client(session, url.user()).await;
         let (client, connection) =
             connected.map_err(|error| Fault::query("log in", &error, url))?;
         tokio::spawn(async move {
@@ -63,18 +61,13 @@ impl Database {
                 tracing::debug!("SQL connection: {error}");
             }
         });
-        let mut database = Self { client, url: url.clone(), version: 0 };
-        database.check_server().await?;
-        Ok(database)
+        Ok(Self { client, url: url.clone(), version })
     }
 
-    async fn check_server(&mut self) -> Result<(), Fault> {
-        let query = "SELECT current_setting('server_version_num')::int / 10000, \
-                     current_setting('wal_level'), pg_is_in_recovery()";
+    async fn check_server(&self) -> Result<(), Fault> {
+        let query = "SELECT current_setting('wal_level')";
         let row = self.row("look at the server's settings", query, &[]).await?;
-        let (version, wal_level, standby): (i32, String, bool) =
-            (row.get(0), row.get(1), row.get(2));
-        self.version = version;
+        let (version, wal_level): (i32, String) = (self.version, row.get(0));
         if version < OLDEST {
             return Err(Fault::person(
                 format!("the server is PostgreSQL {version}"),
@@ -87,9 +80,6 @@ impl Database {
                 "run `ALTER SYSTEM SET wal_level = logical` and restart the server (on RDS: set \
                  `rds.logical_replication = 1`)",
             ));
-        }
-        if standby && self.url.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
-            return Err(Fault::away("the server is a standby", "nothing: the next host is tried"));
         }
         if version >= IDLE_TIMEOUT {
             self.run("pin the session's settings", "SET idle_session_timeout TO 0").await?;
@@ -115,6 +105,36 @@ impl Database {
                      WHERE i.indrelid = $1 AND i.indisprimary";
         let rows = self.rows("look up a primary key", query, &[&table]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// The array that a type is, or that its domain stands on; `None` for any other type, and for
+    /// one that is gone.
+    pub(super) async fn array(&self, of: u32) -> Result<Option<ArrayType>, Fault> {
+        let query = "WITH RECURSIVE base AS ( \
+                         SELECT oid, typtype, typbasetype, typelem, typdelim \
+                         FROM pg_type WHERE oid = $1 \
+                         UNION ALL \
+                         SELECT t.oid, t.typtype, t.typbasetype, t.typelem, t.typdelim \
+                         FROM base b JOIN pg_type t ON t.oid = b.typbasetype \
+                         WHERE b.typtype = 'd'), \
+                     element AS ( \
+                         SELECT e.oid, e.typtype, e.typbasetype, n.nspname, e.typname, b.typdelim \
+                         FROM base b \
+                         JOIN pg_type e ON e.oid = b.typelem AND e.typarray = b.oid \
+                         JOIN pg_namespace n ON n.oid = e.typnamespace \
+                         UNION ALL \
+                         SELECT t.oid, t.typtype, t.typbasetype, e.nspname, e.typname, e.typdelim \
+                         FROM element e JOIN pg_type t ON t.oid = e.typbasetype \
+                         WHERE e.typtype = 'd') \
+                     SELECT nspname::text, typname::text, typdelim, oid \
+                     FROM element WHERE typtype <> 'd'";
+        let rows = self.rows("look up a type", query, &[&of]).await?;
+        Ok(rows.first().map(|row| ArrayType {
+            schema: row.get(0),
+            name: row.get(1),
+            delimiter: row.get::<_, i8>(2).cast_unsigned(),
+            element: row.get(3),
+        }))
     }
 
     /// Where the server's log ends, and what it keeps for the slot.
@@ -146,7 +166,7 @@ impl Database {
             .map_err(|error| Fault::query(doing, &error, &self.url))
     }
 
-    async fn row(
+    pub(super) async fn row(
         &self,
         doing: &str,
         query: &str,
@@ -187,13 +207,4 @@ impl Lines {
         let line = self.lines.next().await.transpose();
         line.map_err(|error| Fault::query(&self.doing, &error, &self.url))
     }
-}
-
-/// The pinned settings as command line options, behind those that the address gives.
-fn options(url: &Url) -> String {
-    let mut options = url.config.get_options().unwrap_or_default().to_owned();
-    for (name, value) in PINNED {
-        options.push_str(&format!(" -c {name}={value}"));
-    }
-    options
 }

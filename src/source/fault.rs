@@ -183,8 +183,8 @@ impl From<StoreError> for Fault {
 /// What is left to do when the slot's changes are gone.
 pub(super) fn start_anew(slot: &str) -> String {
     format!(
-        "the changes between walmill's last position and now are gone; start anew: `SELECT \
-         pg_drop_replication_slot('{slot}')` if it is still there, and a new `store.path`"
+        "go on from a new slot `{slot}`, behind a gap that every reader is told of: `walmill slot \
+         recreate --snapshot` (without `--snapshot` the tables' rows are not brought in again)"
     )
 }
 

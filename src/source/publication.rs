@@ -10,21 +10,21 @@ use super::options;
 use crate::model::pattern::TablePattern;
 
 /// The comment on a publication that walmill made.
-const MARK: &str = "made by walmill";
+pub(super) const MARK: &str = "made by walmill";
 
 /// A table that the config names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Table {
-    oid: u32,
-    schema: String,
-    name: String,
-    partitioned: bool,
+pub(super) struct Table {
+    pub(super) oid: u32,
+    pub(super) schema: String,
+    pub(super) name: String,
+    pub(super) partitioned: bool,
     /// The partitioned table that it is a part of, or itself.
     root: u32,
 }
 
 impl Table {
-    fn quoted(&self) -> String {
+    pub(super) fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
 }
@@ -60,7 +60,7 @@ pub(super) async fn ensure(
 }
 
 /// The database's tables that the config names.
-async fn tables(database: &Database, config: &Config) -> Result<Vec<Table>, Fault> {
+pub(super) async fn tables(database: &Database, config: &Config) -> Result<Vec<Table>, Fault> {
     // What belongs to an extension is not the user's data, and seldom theirs to publish.
     let query = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', \
                  coalesce(pg_partition_root(c.oid)::oid, c.oid) \
@@ -117,13 +117,19 @@ fn list(tables: &[&Table]) -> String {
     format!("TABLE {}", only.join(", "))
 }
 
+/// What makes the publication.
+pub(super) fn create_statement(config: &Config, tables: &[&Table]) -> String {
+    format!(
+        "CREATE PUBLICATION {} FOR {} WITH ({})",
+        quote(config.publication.as_str()),
+        list(tables),
+        options::publication(config)
+    )
+}
+
 async fn create(database: &Database, config: &Config, tables: &[Table]) -> Result<(), Fault> {
     let name = quote(config.publication.as_str());
-    let create = format!(
-        "CREATE PUBLICATION {name} FOR {} WITH ({})",
-        list(&tables.iter().collect::<Vec<_>>()),
-        options::publication(config)
-    );
+    let create = create_statement(config, &tables.iter().collect::<Vec<_>>());
     let missing = format!("publication `{}` is missing", config.publication);
     if !config.create_publication {
         return Err(Fault::person(missing, format!("run `{create}`")));

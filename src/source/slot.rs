@@ -75,6 +75,28 @@ pub(super) async fn create(database: &Database, config: &Config) -> Result<(), F
     Ok(())
 }
 
+/// Drops a slot that nobody uses; whether there was one.
+pub(super) async fn remove(database: &Database, slot: &str) -> Result<bool, Fault> {
+    let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                WHERE slot_name = $1";
+    let dropped = database.rows("drop the slot", drop, &[&slot]).await?;
+    if !dropped.is_empty() {
+        tracing::info!(slot, "dropped");
+    }
+    Ok(!dropped.is_empty())
+}
+
+/// A slot that begins before the journal's end would be of an older server.
+pub(super) fn check_order(begins: Lsn, last_commit: Lsn) -> Result<(), Fault> {
+    match begins > last_commit {
+        true => Ok(()),
+        false => Err(Fault::halt(
+            format!("the new slot begins at {begins}, before the journal's end {last_commit}"),
+            "the server is older than the data folder: use a new one (`store.path`)",
+        )),
+    }
+}
+
 /// The slot is missing, and the config says that somebody else makes it.
 pub(super) fn not_ours_to_make(config: &Config) -> Fault {
     let slot = config.slot.as_str();

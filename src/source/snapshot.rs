@@ -12,20 +12,23 @@ pub(super) mod catalog;
 pub(super) mod copy;
 pub(super) mod worker;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, watch};
 
+use super::assembler::Definitions;
 use super::config::{Config, Snapshot};
 use super::connection::{Connection, Identity, Made};
 use super::database::Database;
+use super::entry::Place;
 use super::fault::Fault;
+use super::gap::Gap;
 use super::slot::{self, Past};
 use super::status::Publisher;
 use crate::model::status::SnapshotProgress;
 use crate::model::{Lsn, RelationId, clock};
 use crate::pgoutput::frame;
-use crate::store::journal::{Append, Block, Durable};
+use crate::store::journal::{Append, Block, Durable, TableUse};
 use crate::store::{BegunSnapshot, Store};
 use catalog::{Part, Published};
 use worker::{Rows, Session, Work};
@@ -39,8 +42,12 @@ pub(super) struct Snapshotter<'a> {
     pub(super) durable: watch::Receiver<Durable>,
     pub(super) publisher: &'a Publisher,
     pub(super) identity: &'a Identity,
-    /// Which of the address's hosts is the server.
-    pub(super) attempt: usize,
+    /// What is lost before it.
+    pub(super) gap: Option<Gap>,
+    /// The definitions that changes so far have used: those of an older stream, where there is one.
+    pub(super) definitions: &'a mut Definitions,
+    /// Where the server is.
+    pub(super) place: Place,
 }
 
 /// A slot that is there already, and whose beginning no snapshot can reach.
@@ -71,10 +78,8 @@ pub(super) async fn drop_slot(
 ) -> Result<(), Fault> {
     let BegunSnapshot { slot, system_identifier, .. } = begun;
     if *system_identifier == identity.system_identifier {
-        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-                    WHERE slot_name = $1";
-        database.rows("drop the slot of the snapshot before", drop, &[&slot.as_str()]).await?;
-        tracing::info!(slot, "dropped: the snapshot that it was made for was cut off");
+        slot::remove(database, slot).await?;
+        tracing::info!(slot, "the snapshot that it was made for was cut off");
     } else {
         tracing::warn!(
             "slot `{slot}` was made for a snapshot that was cut off, on another server \
@@ -107,7 +112,11 @@ impl Snapshotter<'_> {
         tracing::info!(slot = %self.config.slot, point = %made.point, "created, with a snapshot");
         begun.point = Some(made.point);
         self.store.begin_snapshot(&begun)?;
-        self.check_order(made.point)?;
+        slot::check_order(BegunSnapshot::commit_before(made.point), self.store.last_commit())?;
+        if let Some(gap) = self.gap.take() {
+            let told = self.appender.send(Append::Block(gap.block(made.point))).await;
+            told.map_err(|_| journal_ended())?;
+        }
         let rows = self.read(&made, database).await?;
         let durable = self.durable.wait_for(|durable| durable.lsn() >= made.point).await;
         durable.map_err(|_| journal_ended())?;
@@ -116,22 +125,10 @@ impl Snapshotter<'_> {
         Ok(made.point)
     }
 
-    /// A slot that begins before the journal's end would be of an older server.
-    fn check_order(&self, point: Lsn) -> Result<(), Fault> {
-        let last = self.store.last_commit();
-        match BegunSnapshot::commit_before(point) > last {
-            true => Ok(()),
-            false => Err(Fault::halt(
-                format!("the new slot begins at {point}, before the journal's end {last}"),
-                "the server is older than the data folder: use a new one (`store.path`)",
-            )),
-        }
-    }
-
     /// Reads every table; how many rows there were.
-    async fn read(&self, made: &Made, database: &Database) -> Result<u64, Fault> {
-        let (url, attempt) = (&self.config.url, self.attempt);
-        let first = Session::open(url, attempt, &made.snapshot).await?;
+    async fn read(&mut self, made: &Made, database: &Database) -> Result<u64, Fault> {
+        let (url, place) = (&self.config.url, &self.place);
+        let first = Session::open(url, place, &made.snapshot).await?;
         let tables = self.tables(&first, database).await?;
         let ids = tables.iter().map(|table| self.store.intern_relation(&table.relation));
         let ids: Vec<RelationId> = ids.collect::<Result<_, _>>()?;
@@ -143,7 +140,7 @@ impl Snapshotter<'_> {
         while sessions.len() < wanted {
             // Behind somebody who waits to change a table we would wait for ourselves.
             let opened = async {
-                let session = Session::open(url, attempt, &made.snapshot).await?;
+                let session = Session::open(url, place, &made.snapshot).await?;
                 session.lock(&parts(&tables), "NOWAIT").await.map(|()| session)
             };
             match opened.await {
@@ -159,11 +156,32 @@ impl Snapshotter<'_> {
         let read = sessions.into_iter().map(|session| work.read(session, sender.clone()));
         let read = try_join_all(read.collect::<Vec<_>>());
         drop(sender);
-        let writer = Writer { commit, time, part: 0, ordinal: 0, appender: self.appender };
+        let mut writer = Writer {
+            commit,
+            time,
+            part: 0,
+            ordinal: 0,
+            tables: Vec::new(),
+            appender: self.appender,
+        };
+        writer.redefine(&begin, self.redefined(&ids)?).await?;
         let write = writer.run(receiver, total(&tables), self.publisher);
         let (_, mut writer) = tokio::try_join!(read, write)?;
+        writer.tables = self.definitions.commit();
         writer.append(worker::ending(&begin, commit, made.point, time), Some(made.point)).await?;
         Ok(u64::from(writer.ordinal))
+    }
+
+    /// The tables that were defined otherwise when their last change came: which definition that
+    /// used, and the one that their rows use now.
+    fn redefined(&mut self, ids: &[RelationId]) -> Result<Vec<(RelationId, RelationId)>, Fault> {
+        let mut redefined = Vec::new();
+        for id in ids {
+            if let Some(before) = self.definitions.uses(*id)? {
+                redefined.push((before, *id));
+            }
+        }
+        Ok(redefined)
     }
 
     /// The tables as they were at the slot's beginning, which they still are, and will be as long
@@ -204,7 +222,8 @@ fn total(tables: &[Published]) -> SnapshotProgress {
     }
 }
 
-fn journal_ended() -> Fault {
+/// There is nobody to hand rows on to.
+pub(super) fn journal_ended() -> Fault {
     Fault::away("the journal takes no more", "see what walmill's log says of the store")
 }
 
@@ -214,10 +233,31 @@ struct Writer<'a> {
     time: i64,
     part: u32,
     ordinal: u32,
+    /// What is stored with the next part.
+    tables: Vec<TableUse>,
     appender: &'a mpsc::Sender<Append>,
 }
 
 impl Writer<'_> {
+    /// Says before the first row which tables are defined otherwise now.
+    async fn redefine(
+        &mut self,
+        begin: &[u8; 21],
+        redefined: Vec<(RelationId, RelationId)>,
+    ) -> Result<(), Fault> {
+        if redefined.is_empty() {
+            return Ok(());
+        }
+        let mut frames = BytesMut::new();
+        worker::put_frame(&mut frames, begin);
+        for (before, after) in &redefined {
+            worker::put_frame(&mut frames, &frame::redefined(before.0, after.0));
+        }
+        self.append(frames.freeze(), None).await?;
+        self.ordinal = u32::try_from(redefined.len()).map_err(|_| too_many())?;
+        Ok(())
+    }
+
     async fn run(
         mut self,
         mut rows: mpsc::Receiver<Rows>,
@@ -242,6 +282,7 @@ impl Writer<'_> {
 
     /// Hands one part on; `end` with the last.
     async fn append(&mut self, frames: Bytes, end: Option<Lsn>) -> Result<(), Fault> {
+        let tables = std::mem::take(&mut self.tables);
         let block = Block {
             first: self.commit,
             part: self.part,
@@ -251,6 +292,7 @@ impl Writer<'_> {
             end: end.unwrap_or(self.commit),
             time: self.time,
             frames,
+            tables,
         };
         self.part = self.part.saturating_add(1);
         self.appender.send(Append::Block(block)).await.map_err(|_| journal_ended())

@@ -17,7 +17,7 @@ use super::config::Config;
 use super::database::Database;
 use super::fault::Fault;
 use super::feedback::Progress;
-use super::wire::{Wire, broken, server_error};
+use super::wire::{ServerError, Wire, broken, server_error};
 use crate::metrics::Metrics;
 use crate::model::{Lsn, clock};
 use crate::store::journal::{Append, Durable};
@@ -31,6 +31,9 @@ const IDLE_ASKED: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same, for a server that never gives up itself.
 const PATIENCE_FOR_EVER: Duration = Duration::from_secs(60);
+
+/// What is to be done where the server cannot send open transactions.
+const WHOLE: &str = "nothing: walmill asks for whole transactions from now on";
 
 /// How a stream ends.
 pub(super) enum End {
@@ -140,8 +143,8 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                     }
                 }
                 (b'E', _) => {
-                    let slot = self.config.slot.as_str();
-                    return Err(Fault::stopped(&server_error(body), &self.config.url, slot));
+                    let error = server_error(body);
+                    return Err(self.stopped(&error));
                 }
                 (b'c' | b'C', _) => {
                     return Err(Fault::away("the server ended the stream", "see the server's log"));
@@ -153,6 +156,18 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
         self.assembler.settle(self.durable.borrow().lsn()).map_err(misassembled)
     }
 
+    /// The server ended the stream with an error.
+    fn stopped(&mut self, error: &ServerError) -> Fault {
+        let slot = self.config.slot.as_str();
+        // PostgreSQL can stumble over open transactions alone: where a savepoint that changed a
+        // table was rolled back, it looks for the table that was never there, again and again.
+        if error.is_internal() && self.config.streaming && !self.assembler.wants_whole() {
+            self.assembler.ask_for_whole();
+            return Fault::away(format!("stream from slot `{slot}`: {error}"), WHOLE);
+        }
+        Fault::stopped(error, &self.config.url, slot)
+    }
+
     /// Does what a message leaves to do.
     async fn follow(&mut self, step: Step) -> Result<(), Fault> {
         match step {
@@ -160,6 +175,10 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
             Step::PrimaryKey(table) => {
                 let key = self.database.primary_key(table).await?;
                 self.assembler.set_primary_key(&key);
+            }
+            Step::Array(of) => {
+                let array = self.database.array(of).await?;
+                self.assembler.set_array(of, array);
             }
             Step::Seal => {
                 let lost = |error| Fault::broken("keep a prepared transaction", &error);
@@ -176,6 +195,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
         let counts = self.assembler.take_counts();
         self.metrics.source_transactions.inc_by(counts.transactions);
         self.metrics.source_changes.inc_by(counts.changes);
+        self.metrics.source_spilled.inc_by(counts.spilled);
         if let Some(time) = counts.commit_time {
             self.progress.commit(time);
         }
@@ -213,10 +233,12 @@ pub(super) fn misassembled(error: AssembleError) -> Fault {
             "its PREPARE was confirmed by another walmill, or with another `store.path`: go on with \
              that one, or start anew with a new slot and a new `store.path`",
         ),
-        AssembleError::Unclear(_) => Fault::away(
+        AssembleError::Sealed(_) => Fault::halt(
             error.to_string(),
-            "nothing: walmill asks for whole transactions from now on",
+            "PostgreSQL does not send it again: bring the file back, or start anew with a new slot \
+             and a new `store.path`",
         ),
+        AssembleError::Unclear(_) => Fault::away(error.to_string(), WHOLE),
         error => Fault::person(
             format!("the stream makes no sense: {error}"),
             "report this with the server's version; a proxy between walmill and PostgreSQL may be \

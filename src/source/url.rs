@@ -1,48 +1,76 @@
-//! The database's address: a secret, so it prints without its password.
+//! The database's address: where it is, who we are there, and how the way is secured. Read as libpq
+//! reads it, from `source.url` and, where that is silent, from a service file and `PG*` variables.
+//!
+//! It holds secrets, so it prints without them.
 
+mod host;
+mod keys;
+mod keyword;
+mod service;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use serde::Deserialize;
-use tokio_postgres::config::{Host, SslMode};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::model::Secret;
+use crate::model::finding::did_you_mean;
+pub(super) use host::{DEFAULT_PORT, Host, Name};
+use keys::Keys;
+pub(super) use keys::{Binding, Client, Method, Methods, Negotiation, Tls, TlsMode, Wanted};
 
 /// Where the database is and who we are there, as `postgres://…` or as `key=value` pairs.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Url {
-    /// Everything but TLS.
-    pub(super) config: tokio_postgres::Config,
+    /// At least one.
+    pub(super) hosts: Vec<Host>,
+    /// `load_balance_hosts=random`
+    pub(super) shuffled: bool,
+    user: String,
+    database: String,
+    pub(super) password: Option<Secret>,
+    /// Whether the password came from `PGPASSWORD`.
+    pub(super) password_of_environment: bool,
+    /// Where a password is looked up that nobody has said.
+    pub(super) passfile: Option<PathBuf>,
+    pub(super) application_name: String,
+    /// `options`: further settings of the session.
+    pub(super) options: Option<String>,
     pub(super) tls: Tls,
+    pub(super) binding: Binding,
+    /// `require_auth`: how the server may ask who we are.
+    pub(super) methods: Methods,
+    /// `requirepeer`: whose process must be at the other end of a Unix socket.
+    pub(super) peer: Option<String>,
+    /// `target_session_attrs`: which kind of server is taken.
+    pub(super) wanted: Wanted,
+    /// `connect_timeout`, for each address.
+    pub(super) timeout: Option<Duration>,
+    pub(super) keepalive: Keepalive,
 }
 
-/// How the connection is secured, as libpq's parameters say it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tls {
-    pub(super) mode: TlsMode,
-    /// `sslrootcert`; the system's authorities where there is none.
-    pub(super) roots: Option<PathBuf>,
-    /// `sslcert` and `sslkey`.
-    pub(super) client: Option<(PathBuf, PathBuf)>,
+/// How a link that has gone silent is noticed; zero leaves a time to the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keepalive {
+    pub(super) on: bool,
+    /// Before the first probe.
+    pub(super) idle: Duration,
+    pub(super) interval: Duration,
+    /// Probes that may stay without an answer.
+    pub(super) count: u32,
+    /// For what we sent and nobody acknowledged.
+    pub(super) user_timeout: Duration,
 }
 
-/// libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum TlsMode {
-    Disable,
-    /// TLS where the server has it; nothing is checked.
-    Prefer,
-    /// TLS; nothing is checked.
-    Require,
-    /// The certificate must come from an authority that we trust.
-    VerifyCa,
-    /// And it must be for the host that we asked for.
-    #[default]
-    VerifyFull,
-}
-
-/// Text that is no database address.
+/// Text that is no database address, or one that asks for what walmill does not do. Says no value,
+/// since it may be a part of a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// It cannot be read.
@@ -54,265 +82,221 @@ pub enum UrlError {
     /// Another protocol.
     #[error("`{0}://` is no database address: write postgres://user:password@host:5432/database")]
     Scheme(String),
-    /// A mode that we do not have.
-    #[error("sslmode `{0}`: use disable, prefer, require, verify-ca or verify-full")]
-    SslMode(String),
+    /// A parameter that libpq does not have.
+    #[error("the database address has {0}")]
+    Unknown(String),
+    /// A value that its parameter does not take.
+    #[error("the database address: `{parameter}` takes {expected}")]
+    Value {
+        /// The parameter.
+        parameter: &'static str,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// Lists that do not fit together.
+    #[error("the database address: {0}")]
+    Lists(&'static str),
+    /// Something that libpq has and walmill does not.
+    #[error(
+        "the database address: walmill does not have `{parameter}`{}; take it out",
+        but_for(possible)
+    )]
+    Refused {
+        /// The parameter.
+        parameter: &'static str,
+        /// Values that change nothing, and are taken.
+        possible: &'static [&'static str],
+    },
+    /// A service that cannot be read.
+    #[error("the database address: service `{service}`: {why}")]
+    Service {
+        /// Its name.
+        service: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Who connects is not said.
     #[error("the database address names no user: write postgres://user@host/database")]
     NoUser,
     /// One of a pair.
     #[error("the database address has sslcert without sslkey, or the other way round")]
     HalfCertificate,
+    /// Nothing says which database.
+    #[error(
+        "no database is named: set `url` in `[source]`, or PGHOST, PGDATABASE and PGUSER in the \
+         environment"
+    )]
+    Nothing,
 }
+
+fn but_for(possible: &[&str]) -> String {
+    match possible {
+        [] => String::new(),
+        values => format!(", but as {}", values.join(" or ")),
+    }
+}
+
+/// Where environment variables are looked up.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Url {
     /// The database's name.
     #[must_use]
     pub fn database(&self) -> &str {
-        self.config.get_dbname().unwrap_or_default()
+        &self.database
     }
 
     /// Who we are.
     #[must_use]
     pub fn user(&self) -> &str {
-        self.config.get_user().unwrap_or_default()
+        &self.user
     }
+
+    /// The address that the environment alone gives.
+    ///
+    /// # Errors
+    /// See [`UrlError`].
+    pub fn of_environment() -> Result<Self, UrlError> {
+        Self::without_text(&variable)
+    }
+
+    fn without_text(lookup: Lookup<'_>) -> Result<Self, UrlError> {
+        let names = ["PGSERVICE", "PGHOST", "PGHOSTADDR", "PGDATABASE", "PGUSER"];
+        match names.iter().any(|name| lookup(name).is_some()) {
+            true => Self::read("", lookup),
+            false => Err(UrlError::Nothing),
+        }
+    }
+
+    /// Reads an address; what it does not say is looked up.
+    fn read(text: &str, lookup: Lookup<'_>) -> Result<Self, UrlError> {
+        let (parameters, password_of_environment) = gather(text, lookup)?;
+        let keys = Keys { parameters: &parameters, lookup };
+        let hosts = host::hosts(keys.get("host"), keys.get("hostaddr"), keys.get("port"))?;
+        let user = match keys.get("user") {
+            Some(user) => user.to_owned(),
+            None => super::user::current(lookup).ok_or(UrlError::NoUser)?,
+        };
+        Ok(Self {
+            database: keys.get("dbname").unwrap_or(&user).to_owned(),
+            user,
+            password: keys.get("password").map(Secret::new),
+            password_of_environment,
+            passfile: keys.file("passfile", ".pgpass"),
+            application_name: keys
+                .get("application_name")
+                .or(keys.get("fallback_application_name"))
+                .unwrap_or("walmill")
+                .into(),
+            options: keys.get("options").map(Into::into),
+            tls: keys.tls(hosts.iter().all(Host::is_local))?,
+            binding: keys.binding()?,
+            methods: keys.methods()?,
+            peer: keys.get("requirepeer").map(Into::into),
+            wanted: keys.wanted(hosts.len())?,
+            timeout: keys.timeout()?,
+            keepalive: keys.keepalive()?,
+            shuffled: keys.shuffled()?,
+            hosts,
+        })
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Every parameter that is said, by the address before the service before the environment; and
+/// whether the password came last.
+fn gather(
+    text: &str,
+    lookup: Lookup<'_>,
+) -> Result<(HashMap<&'static str, String>, bool), UrlError> {
+    let is_uri = text.contains("://");
+    let mut found = HashMap::new();
+    for (name, value) in text::parameters(text.trim())? {
+        let keyword = keyword::find(&name).ok_or_else(|| unknown(&name, is_uri))?;
+        keyword.check(&value)?;
+        // As in libpq, the last one wins.
+        found.insert(keyword.name, value);
+    }
+    let said = |found: &HashMap<_, String>, name: &'static str, variable: &str| {
+        found.get(name).cloned().or_else(|| lookup(variable))
+    };
+    if let Some(service) = said(&found, "service", "PGSERVICE") {
+        let file = said(&found, "servicefile", "PGSERVICEFILE");
+        for (name, value) in service::parameters(&service, file.as_deref(), lookup)? {
+            if let Some(keyword) = keyword::find(&name).filter(|k| !found.contains_key(k.name)) {
+                keyword.check(&value)?;
+                found.insert(keyword.name, value);
+            }
+        }
+    }
+    let mut password_of_environment = false;
+    for keyword in keyword::KEYWORDS {
+        let value = keyword.variable.filter(|_| !found.contains_key(keyword.name)).and_then(lookup);
+        if let Some(value) = value {
+            keyword.check(&value)?;
+            password_of_environment |= keyword.name == "password";
+            found.insert(keyword.name, value);
+        }
+    }
+    if !found.contains_key("sslmode") && lookup("PGREQUIRESSL").as_deref() == Some("1") {
+        found.insert("sslmode", "require".into());
+    }
+    Ok((found, password_of_environment))
+}
+
+/// A parameter that nobody knows is named only where it cannot be a part of a password.
+fn unknown(name: &str, is_uri: bool) -> UrlError {
+    let known = keyword::KEYWORDS.iter().map(|keyword| keyword.name);
+    let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+    UrlError::Unknown(match did_you_mean(name, known) {
+        Some(meant) => format!("a parameter that is not known; did you mean `{meant}`?"),
+        None if is_uri && word => format!("a parameter `{name}`, which PostgreSQL does not know"),
+        None => "a parameter that PostgreSQL does not know; quote values that have blanks in \
+                 them: password='…'"
+            .into(),
+    })
 }
 
 impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let (rest, options) = split_tls_options(text)?;
-        let mut config: tokio_postgres::Config = rest.parse().map_err(|error| invalid(&error))?;
-        if config.get_user().is_none() {
-            config.user(std::env::var("USER").map_err(|_| UrlError::NoUser)?);
-        }
-        if config.get_dbname().is_none() {
-            config.dbname(config.get_user().unwrap_or_default().to_owned());
-        }
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            config.host("localhost");
-        }
-        let tls = Tls::new(&config, &options)?;
-        // The negotiation is ours; tokio-postgres is handed a stream that is ready.
-        config.ssl_mode(SslMode::Disable);
-        Ok(Self { config, tls })
+        Self::read(text, &variable)
     }
 }
 
-impl TryFrom<String> for Url {
-    type Error = UrlError;
-
-    fn try_from(text: String) -> Result<Self, UrlError> {
-        text.parse()
+impl<'de> Deserialize<'de> for Url {
+    /// Where the key is not there at all, serde asks for a value that is none: then the environment
+    /// speaks alone.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Option::<String>::deserialize(deserializer)? {
+            Some(text) => text.parse(),
+            None => Self::of_environment(),
+        }
+        .map_err(D::Error::custom)
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "postgres://{}@", self.user())?;
-        let named = self.config.get_hosts().iter().map(|host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(folder) => folder.display().to_string(),
-        });
-        let numbered = self.config.get_hostaddrs().iter().map(IpAddr::to_string);
-        let hosts: Vec<String> =
-            if self.config.get_hosts().is_empty() { numbered.collect() } else { named.collect() };
-        write!(f, "{}", hosts.join(","))?;
-        if let [port] = self.config.get_ports() {
-            write!(f, ":{port}")?;
-        }
-        write!(f, "/{}", self.database())
+        let host = |host: &Host| match (&host.name, host.port) {
+            (Name::Default, DEFAULT_PORT) => String::new(),
+            (Name::Default, port) => format!(":{port}"),
+            (Name::Tcp(name), DEFAULT_PORT) if !name.contains(':') => name.clone(),
+            (Name::Tcp(_), _) => host.to_string(),
+            (Name::Unix(folder), DEFAULT_PORT) => folder.display().to_string(),
+            (Name::Unix(folder), port) => format!("{}:{port}", folder.display()),
+        };
+        let hosts: Vec<String> = self.hosts.iter().map(host).collect();
+        write!(f, "postgres://{}@{}/{}", self.user, hosts.join(","), self.database)
     }
 }
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
-    }
-}
-
-fn invalid(error: &dyn std::error::Error) -> UrlError {
-    UrlError::Invalid(error.source().map_or_else(|| error.to_string(), ToString::to_string))
-}
-
-impl Tls {
-    fn new(
-        config: &tokio_postgres::Config,
-        options: &[(String, String)],
-    ) -> Result<Self, UrlError> {
-        let option = |name| options.iter().rev().find(|(key, _)| key == name).map(|(_, v)| v);
-        let path = |name| option(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let roots = path("sslrootcert").filter(|path| path.as_os_str() != "system");
-        let mode = match option("sslmode").map(String::as_str) {
-            None if is_local(config) => TlsMode::Prefer,
-            None | Some("verify-full") => TlsMode::VerifyFull,
-            Some("disable") => TlsMode::Disable,
-            Some("prefer") => TlsMode::Prefer,
-            // As libpq: who names an authority wants it to be asked.
-            Some("require") if roots.is_some() => TlsMode::VerifyCa,
-            Some("require") => TlsMode::Require,
-            Some("verify-ca") => TlsMode::VerifyCa,
-            Some(other) => return Err(UrlError::SslMode(other.into())),
-        };
-        let client = match (path("sslcert"), path("sslkey")) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => return Err(UrlError::HalfCertificate),
-        };
-        Ok(Self { mode, roots, client })
-    }
-}
-
-/// Whether what we send never leaves this machine.
-fn is_local(config: &tokio_postgres::Config) -> bool {
-    let hosts = config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-        }
-    });
-    hosts && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
-}
-
-/// The options about TLS, which tokio-postgres does not know all of, and the text without them.
-fn split_tls_options(text: &str) -> Result<(String, Vec<(String, String)>), UrlError> {
-    if let Some((scheme, _)) = text.split_once("://").filter(|(scheme, _)| is_word(scheme)) {
-        return match scheme {
-            "postgres" | "postgresql" => Ok(split_query(text)),
-            _ => Err(UrlError::Scheme(scheme.into())),
-        };
-    }
-    let (tls, rest): (Vec<_>, Vec<_>) = pairs(text)?.into_iter().partition(|(key, _)| is_tls(key));
-    let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
-    let rest: Vec<String> =
-        rest.iter().map(|(key, value)| format!("{key}='{}'", quote(value))).collect();
-    Ok((rest.join(" "), tls))
-}
-
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
-fn is_tls(key: &str) -> bool {
-    ["sslmode", "sslrootcert", "sslcert", "sslkey"].contains(&key)
-}
-
-fn split_query(text: &str) -> (String, Vec<(String, String)>) {
-    // A question mark before the `@` belongs to the password.
-    let start = text.find('@').unwrap_or(0);
-    let Some(question) = text[start..].find('?').map(|at| start + at) else {
-        return (text.into(), Vec::new());
-    };
-    let (tls, rest): (Vec<&str>, Vec<&str>) = text[question + 1..]
-        .split('&')
-        .partition(|pair| is_tls(pair.split_once('=').map_or(pair, |(key, _)| key)));
-    let decode = |pair: &str| {
-        url::form_urlencoded::parse(pair.replace('+', "%2B").as_bytes())
-            .next()
-            .map(|(key, value)| (key.into_owned(), value.into_owned()))
-    };
-    let tls = tls.into_iter().filter_map(decode).collect();
-    let rest = match rest.is_empty() {
-        true => text[..question].into(),
-        false => format!("{}?{}", &text[..question], rest.join("&")),
-    };
-    (rest, tls)
-}
-
-/// `key = value` pairs, as libpq reads them: blanks around `=`, quotes, backslashes.
-fn pairs(text: &str) -> Result<Vec<(String, String)>, UrlError> {
-    let mut pairs = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (key, behind) = rest
-            .split_once('=')
-            .ok_or_else(|| UrlError::Invalid("a name without `=` and a value".into()))?;
-        let (value, behind) = value(behind.trim_start())?;
-        pairs.push((key.trim().into(), value));
-        rest = behind.trim_start();
-    }
-    Ok(pairs)
-}
-
-fn value(text: &str) -> Result<(String, &str), UrlError> {
-    let quoted = text.starts_with('\'');
-    let mut value = String::new();
-    let mut chars = text.char_indices().skip(usize::from(quoted));
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '\\' => value.extend(chars.next().map(|(_, c)| c)),
-            '\'' if quoted => return Ok((value, &text[at + 1..])),
-            c if c.is_whitespace() && !quoted => return Ok((value, &text[at..])),
-            c => value.push(c),
-        }
-    }
-    match quoted {
-        true => Err(UrlError::Invalid("an open quote".into())),
-        false => Ok((value, "")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn read(text: &str) -> Url {
-        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
-    }
-
-    #[test]
-    fn both_ways_of_writing_an_address_mean_the_same() {
-        let url = read(
-            "postgres://me:s%27cret@db.example:5433/shop?sslmode=verify-ca&sslrootcert=/a%20b",
-        );
-        let pairs = read(
-            r"host=db.example port=5433 user=me password='s\'cret' dbname = shop sslmode=verify-ca sslrootcert='/a b'",
-        );
-        assert_eq!(url, pairs);
-        assert_eq!(url.tls.mode, TlsMode::VerifyCa);
-        assert_eq!(url.tls.roots, Some("/a b".into()));
-    }
-
-    #[test]
-    fn a_password_is_never_printed() {
-        let url = read("postgres://me:s3cret@db.example:5433/shop");
-        for text in [url.to_string(), format!("{url:?}"), format!("{:?}", url.config)] {
-            assert!(!text.contains("s3cret"), "{text}");
-        }
-        assert_eq!(url.to_string(), "postgres://me@db.example:5433/shop");
-    }
-
-    #[test]
-    fn what_leaves_the_machine_is_verified_unless_the_address_says_otherwise() {
-        let mode = |text| read(text).tls.mode;
-        assert_eq!(mode("postgres://u@db.example/d"), TlsMode::VerifyFull);
-        assert_eq!(mode("postgres://u@localhost,db.example/d"), TlsMode::VerifyFull);
-        assert_eq!(mode("postgres://u@[::1]/d"), TlsMode::Prefer);
-        assert_eq!(mode("postgres://u@127.0.0.1/d"), TlsMode::Prefer);
-        assert_eq!(mode("host=/var/run/postgresql user=u"), TlsMode::Prefer);
-        assert_eq!(mode("postgres://u@db.example/d?sslmode=require"), TlsMode::Require);
-        assert_eq!(mode("postgres://u@h/d?sslmode=require&sslrootcert=ca"), TlsMode::VerifyCa);
-    }
-
-    #[test]
-    fn what_is_no_address_says_what_one_looks_like() {
-        let error = |text: &str| text.parse::<Url>().expect_err(text);
-        assert_eq!(error("http://u@h/d"), UrlError::Scheme("http".into()));
-        assert_eq!(error("postgres://u@h/d?sslmode=on"), UrlError::SslMode("on".into()));
-        assert_eq!(error("postgres://u@h/d?sslcert=c"), UrlError::HalfCertificate);
-        for text in ["host", "host='a", "postgres://u@h:port/d", "postgres://u@h/d?nonsense=1"] {
-            assert!(matches!(error(text), UrlError::Invalid(_)), "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_read_or_refused(text in "(postgres://)?.{0,60}") {
-            let _ = text.parse::<Url>();
-        }
     }
 }

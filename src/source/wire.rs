@@ -30,6 +30,13 @@ pub(super) struct ServerError {
     pub(super) message: String,
 }
 
+impl ServerError {
+    /// Whether it is about the server itself, and not about what was asked of it (class XX).
+    pub(super) fn is_internal(&self) -> bool {
+        self.code.starts_with("XX")
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.code)
@@ -45,6 +52,12 @@ impl<S> Wire<S> {
     pub(super) fn split<T, W>(self, split: impl FnOnce(S) -> (T, W)) -> (Wire<T>, W) {
         let (socket, other) = split(self.socket);
         (Wire { socket, buffer: self.buffer, taken: self.taken }, other)
+    }
+
+    /// The socket, and what was read from it and not taken.
+    pub(super) fn into_parts(mut self) -> (S, BytesMut) {
+        self.buffer.advance(self.taken);
+        (self.socket, self.buffer)
     }
 
     /// The next whole message that is here: its tag and what it says.
@@ -97,7 +110,15 @@ impl<S: AsyncRead + Unpin> Wire<S> {
 
     /// Waits for the next message and takes a copy of it: for the rare ones around a login.
     pub(super) async fn next(&mut self) -> io::Result<(u8, Bytes)> {
+        self.next_within(MESSAGE_MAX).await
+    }
+
+    /// The same, from somebody who is not trusted with more than this many bytes.
+    pub(super) async fn next_within(&mut self, limit: usize) -> io::Result<(u8, Bytes)> {
         loop {
+            if self.next_len()?.is_some_and(|len| len > limit) {
+                return Err(broken("more than a server has to say"));
+            }
             if let Some((tag, body)) = self.take()? {
                 return Ok((tag, Bytes::copy_from_slice(body)));
             }
@@ -111,13 +132,14 @@ pub(super) fn broken(what: impl fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not PostgreSQL's protocol: {what}"))
 }
 
-/// An ErrorResponse.
+/// An ErrorResponse. Its words may end on a terminal, which they must not steer.
 pub(super) fn server_error(body: &[u8]) -> ServerError {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
     let mut error = ServerError::default();
     for field in body.split(|byte| *byte == 0) {
         match field.split_first() {
-            Some((b'C', code)) => error.code = String::from_utf8_lossy(code).into(),
-            Some((b'M', message)) => error.message = String::from_utf8_lossy(message).into(),
+            Some((b'C', code)) => error.code = text(code),
+            Some((b'M', message)) => error.message = text(message),
             _ => {}
         }
     }

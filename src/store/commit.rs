@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::dead_letter::DeadLetter;
+use super::schema::Hold;
 use super::stream::Stream;
 use super::{Inner, StoreError};
 use crate::metrics::Name;
@@ -23,6 +24,8 @@ pub struct Outcome {
     pub state: Vec<StateWrite>,
     /// Changes that were set aside.
     pub dead_letters: Vec<DeadLetter>,
+    /// The tables whose rows are set aside from now on, where that changed.
+    pub holds: Option<Vec<Hold>>,
 }
 
 /// One write to a plugin's keyed state.
@@ -41,7 +44,7 @@ type Runs = (Arc<Stream>, Vec<Events>);
 
 impl Inner {
     pub(super) fn commit(&self, outcome: Outcome) -> Result<(), StoreError> {
-        let Outcome { pipeline, cursor, events, state, dead_letters } = outcome;
+        let Outcome { pipeline, cursor, events, state, dead_letters, holds } = outcome;
         let mut batch = self.db.batch();
         let runs = self.by_stream(&pipeline, events)?;
         // In the order of their names, so that two pipelines never wait for each other in a circle.
@@ -52,6 +55,9 @@ impl Inner {
         }
         self.states.write(&mut batch, state);
         self.dead_letters.write(&mut batch, &dead_letters)?;
+        if let Some(holds) = holds {
+            self.schemas.write_holds(&mut batch, &pipeline, &holds)?;
+        }
         self.checkpoints.set_pipeline(&mut batch, &pipeline, cursor);
         batch.commit()?;
         self.metrics.dead_letters.inc_by(dead_letters.len() as u64);

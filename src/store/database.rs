@@ -16,8 +16,9 @@ pub(super) fn open(path: &Path) -> fjall::Result<Database> {
         .max_journaling_size(LOG)
         // The log lives for minutes: compressing it would cost more than it saves.
         .journal_compression(CompressionType::None)
-        // One flushes while the other tidies up.
-        .worker_threads(2)
+        // With two, the first leaves compaction to the second, and puts it back into their queue
+        // over and over for as long as that one is busy: a processor's time for nothing.
+        .worker_threads(1)
         .open()
 }
 

@@ -43,6 +43,12 @@ pub enum By {
         /// The pipeline.
         pipeline: String,
     },
+    /// Its table's definition changed, and the pipeline sets such rows aside until a person accepts
+    /// the change.
+    Schema {
+        /// The pipeline.
+        pipeline: String,
+    },
     /// An output gave it up.
     Output {
         /// The output's name.

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::StoreError;
-use crate::model::Lsn;
 use crate::model::backfill::Backfill;
+use crate::model::{Lsn, RelationId};
 
 pub use reader::Reader;
 pub(super) use records::Records;
@@ -57,6 +57,18 @@ pub struct Block {
     /// `[u32 big-endian length][message]` …; every block begins with a Begin message, also the
     /// later parts of a transaction.
     pub frames: Bytes,
+    /// The tables whose last change here uses another definition than the one before it; written
+    /// with the block, and empty in one that was read. A part has none until its last.
+    pub tables: Vec<TableUse>,
+}
+
+/// Which definition a table's changes use from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableUse {
+    /// OID of the table.
+    pub oid: u32,
+    /// The definition; `None` where another table took its name.
+    pub relation: Option<RelationId>,
 }
 
 /// What the source sends to the journal, in the order in which it received it.

@@ -14,7 +14,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
 use crate::model::{ByteSize, Lsn};
@@ -24,10 +24,10 @@ pub use piece::Pieces;
 const DATA: &str = "spill";
 /// … what stands beside that once it is prepared, …
 const SEAL: &str = "sealed";
-/// … the same while it is written, …
-const DRAFT: &str = "sealing";
-/// … and where it has committed.
+/// … where it has committed, …
 const MARK: &str = "committed";
+/// … and what of these two is not whole yet.
+const DRAFT: &str = "draft";
 
 /// Syncs what the store was given.
 pub(super) type Sync = Arc<dyn Fn() -> Result<(), StoreError> + Send + std::marker::Sync>;
@@ -38,6 +38,8 @@ pub struct Spills {
     folder: PathBuf,
     min_free: ByteSize,
     sync_store: Sync,
+    /// Held while seals come and go: one is made on a thread of its own, and must not be overtaken.
+    sealing: Arc<Mutex<()>>,
 }
 
 /// A prepared transaction whose file is there.
@@ -72,7 +74,6 @@ pub enum SpillError {
         /// Which one.
         path: PathBuf,
         /// Why not.
-        #[source]
         error: io::Error,
     },
     /// What was read is not what was written.
@@ -98,13 +99,17 @@ impl Spills {
     ) -> Result<Self, SpillError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(failed("make", folder))?;
-        let spills = Self { folder: folder.into(), min_free, sync_store };
+        // What is sealed in it must not go with its name.
+        folder.parent().map_or(Ok(()), sync)?;
+        let sealing = Arc::default();
+        let spills = Self { folder: folder.into(), min_free, sync_store, sealing };
         spills.clear()?;
         Ok(spills)
     }
 
     /// Removes the files of all transactions that are not sealed.
     pub fn clear(&self) -> Result<(), SpillError> {
+        let _sealing = self.sealing();
         let files = self.files()?;
         let sealed = |name: &str| name.strip_suffix(SEAL).map(str::to_owned);
         let sealed: HashSet<String> = files.iter().filter_map(|name| sealed(name)).collect();
@@ -119,6 +124,10 @@ impl Spills {
         Ok(())
     }
 
+    fn sealing(&self) -> MutexGuard<'_, ()> {
+        self.sealing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn files(&self) -> Result<Vec<String>, SpillError> {
         let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
         let name = |entry: io::Result<fs::DirEntry>| {
@@ -128,9 +137,14 @@ impl Spills {
         names.map_err(failed("list", &self.folder))
     }
 
-    /// Begins the file of a transaction with its first piece.
+    /// Begins the file of a transaction with its first piece. One that was sealed under that number
+    /// comes again.
     pub fn start(&self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
         self.check_room()?;
+        let _sealing = self.sealing();
+        if self.path(xid, SEAL).exists() {
+            self.remove_all(xid)?;
+        }
         piece::write(&self.path(xid, DATA), piece, OpenOptions::new().create(true).truncate(true))
     }
 
@@ -166,12 +180,18 @@ impl Spills {
     /// Seals a transaction's file with a note. When this returns, both are on disk, and so is
     /// everything that the store was given before.
     pub fn seal(&self, xid: u32, note: &[u8]) -> Result<(), SpillError> {
+        let _sealing = self.sealing();
         (self.sync_store)()?;
         sync(&self.path(xid, DATA))?;
-        let (draft, seal) = (self.path(xid, DRAFT), self.path(xid, SEAL));
-        piece::write(&draft, note, OpenOptions::new().create(true).truncate(true))?;
+        self.put(xid, SEAL, note)
+    }
+
+    /// Puts a small file in place, on disk as a whole or not at all.
+    fn put(&self, xid: u32, kind: &str, content: &[u8]) -> Result<(), SpillError> {
+        let draft = self.path(xid, DRAFT);
+        piece::write(&draft, content, OpenOptions::new().create(true).truncate(true))?;
         sync(&draft)?;
-        fs::rename(&draft, &seal).map_err(failed("rename", &draft))?;
+        fs::rename(&draft, self.path(xid, kind)).map_err(failed("rename", &draft))?;
         sync(&self.folder)
     }
 
@@ -195,15 +215,17 @@ impl Spills {
     /// Notes where a sealed transaction has committed, before it goes to the journal: once it is
     /// there, nobody will ask for its file again.
     pub fn mark_committed(&self, xid: u32, commit: Lsn) -> Result<(), SpillError> {
-        let mark = self.path(xid, MARK);
-        let how = &mut OpenOptions::new();
-        piece::write(&mark, &commit.0.to_be_bytes(), how.create(true).truncate(true))?;
-        sync(&mark)?;
-        sync(&self.folder)
+        let _sealing = self.sealing();
+        self.put(xid, MARK, &commit.0.to_be_bytes())
     }
 
     /// Removes a sealed transaction for good.
     pub fn remove_sealed(&self, xid: u32) -> Result<(), SpillError> {
+        let _sealing = self.sealing();
+        self.remove_all(xid)
+    }
+
+    fn remove_all(&self, xid: u32) -> Result<(), SpillError> {
         // Without its seal the rest is thrown away whenever that is found.
         for kind in [SEAL, MARK, DATA] {
             remove(&self.path(xid, kind))?;
@@ -313,7 +335,10 @@ mod tests {
         assert_eq!(sealed, expected);
         assert_eq!(pieces(&second, 1).unwrap(), [b"changes"]);
         assert!(second.read(3).is_err());
-        second.remove_sealed(1).unwrap();
+        // A seal does not outlive the bytes that it was put under.
+        second.start(1, b"again").unwrap();
+        assert_eq!(pieces(&spills(dir.path()), 2).unwrap(), [b"changes"]);
+        assert!(second.read(1).is_err());
         second.remove_sealed(2).unwrap();
         assert_eq!(second.files().unwrap(), [""; 0]);
     }

@@ -44,6 +44,7 @@ pub(super) fn block(first: u64, last: u64, len: usize) -> Block {
         end: Lsn(last + 1),
         time: i64::try_from(last).unwrap(),
         frames: bytes(last, len).into(),
+        tables: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use walmill::cluster::Stop;
 
 use crate::support::clients::{self, Received, Receiver};
 use crate::support::process::{PATIENCE, Walmill};
-use crate::support::workload::{self, Expected, STREAMS, Workload, ended, reduce};
+use crate::support::workload::{self, Expected, STREAMS, Workload, ended, reduce, seed};
 use crate::support::{cluster, connect, execute};
 
 const CHANGES: usize = 10_000;
@@ -41,16 +41,6 @@ retry = {{ initial = "5ms", max = "100ms" }}
 "#,
         workload::PIPELINE
     )
-}
-
-/// The seed of this run; `WALMILL_TEST_SEED` repeats one.
-fn seed() -> u64 {
-    let seed = match std::env::var("WALMILL_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("a number"),
-        Err(_) => rand::random(),
-    };
-    println!("WALMILL_TEST_SEED={seed}");
-    seed
 }
 
 /// What each of the three readers got.

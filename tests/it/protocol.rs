@@ -59,7 +59,8 @@ async fn all(client: &Client, source: &Streaming) -> Vec<String> {
     execute(client, "select pg_logical_emit_message(true, 'end', '')").await;
     let placed = source.placed().await;
     let bare = placed.iter().filter_map(|change| change.split_once(' '));
-    let mut bare: Vec<String> = bare.map(|(_, change)| change.to_owned()).collect();
+    let rows = bare.map(|(_, change)| change).filter(|change| !change.starts_with("definition "));
+    let mut bare: Vec<String> = rows.map(str::to_owned).collect();
     bare.pop();
     bare
 }

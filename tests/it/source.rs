@@ -1,8 +1,6 @@
 //! The source against a real PostgreSQL: what comes, what never comes, what moves the slot, and
 //! what it says when something is wrong.
 
-use std::process::Command;
-
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
@@ -434,7 +432,7 @@ async fn a_slot_that_is_gone_or_was_moved_halts() {
         execute(&client, "insert into t values (2)").await;
         execute(&client, sql).await;
         let source = Streaming::start(folder.path(), config(&cluster.url()));
-        says(&source.trouble().await, error, "store.path");
+        says(&source.trouble().await, error, "walmill slot recreate --snapshot");
         source.stop().await;
     }
 }
@@ -451,111 +449,6 @@ async fn another_server_halts() {
     // Both came from one template; what tells them apart then is the slot.
     says(&source.trouble().await, "halted: ", "store.path");
     source.stop().await;
-}
-
-#[tokio::test]
-async fn every_way_to_log_in_works() {
-    let options = Options {
-        access: vec![
-            "host all by_md5 127.0.0.1/32 md5".into(),
-            "host all by_password 127.0.0.1/32 password".into(),
-            "host all by_scram 127.0.0.1/32 scram-sha-256".into(),
-        ],
-        ..Options::default()
-    };
-    let cluster = Cluster::start(&options).expect("a throw-away PostgreSQL");
-    let client = connect(&cluster).await;
-    execute(&client, "create table t (id int primary key)").await;
-    let mut urls = vec![format!(
-        "host={} port={} user=postgres dbname=postgres",
-        cluster.folder().display(),
-        cluster.port()
-    )];
-    for (way, encryption) in
-        [("by_md5", "md5"), ("by_password", "scram-sha-256"), ("by_scram", "scram-sha-256")]
-    {
-        execute(
-            &client,
-            &format!(
-                "set password_encryption = '{encryption}';
-                 create role {way} superuser login password 's3cret \"'"
-            ),
-        )
-        .await;
-        urls.push(format!("postgres://{way}:s3cret%20%22@127.0.0.1:{}/postgres", cluster.port()));
-    }
-    for url in urls {
-        let folder = folder();
-        let source = Streaming::start(folder.path(), config(&url));
-        source.streaming().await;
-        source.stop().await;
-        execute(&client, "select pg_drop_replication_slot('walmill')").await;
-    }
-}
-
-/// An authority, and a server's certificate for `localhost` from it.
-fn certificates(folder: &TempDir) -> bool {
-    let script = "set -e
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca
-        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server
-        printf 'subjectAltName=DNS:localhost\\n' > names
-        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \\
-            -sha384 -extfile names -out server.crt
-        openssl req -x509 -newkey rsa:2048 -nodes -keyout o.key -out other.crt -days 2 -subj /CN=o";
-    let made = Command::new("sh").args(["-c", script]).current_dir(folder).output();
-    made.is_ok_and(|output| output.status.success())
-}
-
-#[tokio::test]
-async fn tls_is_what_the_address_asks_for() {
-    let (files, plain) = (folder(), cluster(&[]));
-    if !certificates(&files) {
-        eprintln!("skipped: there is no openssl here");
-        return;
-    }
-    let file = |name: &str| std::fs::read(files.path().join(name)).expect(name);
-    let options = Options {
-        files: ["server.key", "server.crt"].map(|name| (name.into(), file(name))).into(),
-        access: vec!["hostssl all all 127.0.0.1/32 scram-sha-256".into()],
-        ..Options::default()
-    }
-    .set("ssl", "on");
-    let secured = Cluster::start(&options).expect("a throw-away PostgreSQL");
-    execute(&connect(&plain).await, "create table t (id int primary key)").await;
-    execute(&connect(&secured).await, "create table t (id int primary key)").await;
-    let authority = |name: &str| format!("sslrootcert={}", files.path().join(name).display());
-    let url = |cluster: &Cluster, host: &str, options: &str| {
-        config(&format!("{}?{options}", cluster.url().replace("127.0.0.1", host)))
-    };
-
-    let (ours, other) = (authority("ca.crt"), authority("other.crt"));
-    for (host, options) in [
-        ("127.0.0.1", "sslmode=disable".to_owned()),
-        ("127.0.0.1", "sslmode=prefer&channel_binding=require".to_owned()),
-        ("127.0.0.1", "sslmode=require".to_owned()),
-        ("127.0.0.1", format!("sslmode=verify-ca&{ours}")),
-        ("localhost", format!("sslmode=verify-full&{ours}&channel_binding=require")),
-    ] {
-        let folder = folder();
-        let source = Streaming::start(folder.path(), url(&secured, host, &options));
-        source.streaming().await;
-        source.stop().await;
-        let client = connect(&secured).await;
-        execute(&client, "select pg_drop_replication_slot('walmill')").await;
-    }
-
-    let wrong_name = url(&secured, "127.0.0.1", &format!("sslmode=verify-full&{ours}"));
-    says(&complaint(wrong_name).await, "not valid for name", "subjectAltName");
-    let stranger = url(&secured, "localhost", &format!("sslmode=verify-ca&{other}"));
-    says(&complaint(stranger).await, "invalid peer certificate", "sslrootcert");
-    let unknown = url(&secured, "localhost", "sslmode=verify-full");
-    says(&complaint(unknown).await, "invalid peer certificate", "sslrootcert");
-    let no_file = url(&secured, "localhost", "sslmode=verify-ca&sslrootcert=/nowhere/ca.crt");
-    says(&complaint(no_file).await, "/nowhere/ca.crt", "file's name");
-    let insecure = url(&plain, "127.0.0.1", "sslmode=require");
-    says(&complaint(insecure).await, "the server has no TLS", "ssl = on");
-    let unbound = url(&plain, "127.0.0.1", "channel_binding=require");
-    says(&complaint(unbound).await, "does not bind the login", "scram-sha-256");
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@ pub mod clients;
 pub mod process;
 pub mod proxy;
 pub mod replica;
+pub mod servers;
 pub mod serving;
 pub mod streaming;
+pub mod turmoil;
 pub mod workload;
 
 use tokio_postgres::{Client, NoTls};

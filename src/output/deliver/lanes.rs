@@ -51,7 +51,9 @@ pub struct Lanes {
 /// The first of the queue is the one that is sent, or tried again.
 #[derive(Debug, Default)]
 struct Lane {
-    queue: VecDeque<Pending>,
+    queue: VecDeque<Entry>,
+    /// Entries from the first on that no longer keep a run in memory.
+    released: usize,
     /// Tries of the first that failed.
     attempts: u32,
     /// When the first was first tried.
@@ -59,9 +61,18 @@ struct Lane {
 }
 
 #[derive(Debug)]
+enum Entry {
+    Event(Pending),
+    /// The event in the other lane is for this one's key, too: nothing goes past it.
+    Also(LaneId),
+}
+
+#[derive(Debug)]
 struct Pending {
     place: Place,
     event: EventRecord,
+    /// The lane in which its other key waits for it.
+    also: Option<LaneId>,
     /// Whether it has left the run that it was read in.
     copied: bool,
 }
@@ -72,13 +83,36 @@ impl Lanes {
         LaneId(self.hasher.hash_one(common))
     }
 
-    /// Adds an event at the end of its lane.
-    pub fn push(&mut self, id: LaneId, place: Place, event: EventRecord) {
-        let lane = self.lanes.entry(id).or_default();
-        if lane.queue.is_empty() {
-            self.ready.push_back(id);
+    /// Adds an event at the end of its lane; and of another, where it is about two keys. Then it
+    /// goes once it is the first of both, and what is behind it in both waits for it. Every event
+    /// joins its lanes at once, so two of them never wait for each other.
+    pub fn push(&mut self, (id, also): (LaneId, Option<LaneId>), place: Place, event: EventRecord) {
+        let also = also.filter(|also| *also != id);
+        if let Some(also) = also {
+            self.lanes.entry(also).or_default().queue.push_back(Entry::Also(id));
         }
-        lane.queue.push_back(Pending { place, event, copied: false });
+        let lane = self.lanes.entry(id).or_default();
+        lane.queue.push_back(Entry::Event(Pending { place, event, also, copied: false }));
+        if lane.queue.len() == 1 {
+            let ready = self.ready_by(id);
+            self.ready.extend(ready);
+        }
+    }
+
+    /// The lane whose event may be sent, now that this lane has another first entry.
+    fn ready_by(&self, id: LaneId) -> Option<LaneId> {
+        let first = |id| self.lanes.get(&id).and_then(|lane: &Lane| lane.queue.front());
+        match first(id) {
+            Some(Entry::Event(Pending { also: None, .. })) => Some(id),
+            Some(Entry::Event(Pending { also: Some(also), .. })) => {
+                matches!(first(*also), Some(Entry::Also(main)) if *main == id).then_some(id)
+            }
+            Some(Entry::Also(main)) => match first(*main) {
+                Some(Entry::Event(pending)) => (pending.also == Some(id)).then_some(*main),
+                _ => None,
+            },
+            None => None,
+        }
     }
 
     /// The next event that may be sent. Its lane is under way until [`Lanes::finish`] or
@@ -91,7 +125,10 @@ impl Lanes {
         let id = self.ready.pop_front()?;
         let lane = self.lanes.get_mut(&id)?;
         lane.first_try.get_or_insert(now);
-        Some((id, lane.queue.front()?.event.clone()))
+        match lane.queue.front()? {
+            Entry::Event(pending) => Some((id, pending.event.clone())),
+            Entry::Also(_) => None,
+        }
     }
 
     /// When the next event may be sent; `None` while there is nothing to send.
@@ -119,34 +156,60 @@ impl Lanes {
     /// returned, for they no longer keep a run in memory.
     pub fn retry(&mut self, id: LaneId, due: Instant) -> Vec<Place> {
         self.waiting.insert((due, id));
-        let Some(lane) = self.lanes.get_mut(&id) else { return Vec::new() };
-        // Behind the first that was not copied, none was.
-        let new = lane.queue.partition_point(|pending| pending.copied);
         let mut released = Vec::new();
-        for pending in lane.queue.range_mut(new..) {
-            pending.copy();
-            self.copied += pending.size();
-            released.push(pending.place);
+        let also = match self.lanes.get(&id).and_then(|lane| lane.queue.front()) {
+            Some(Entry::Event(pending)) => pending.also,
+            _ => None,
+        };
+        for id in std::iter::once(id).chain(also) {
+            self.release(id, &mut released);
         }
         released
+    }
+
+    fn release(&mut self, id: LaneId, released: &mut Vec<Place>) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        for entry in lane.queue.range_mut(lane.released..) {
+            if let Entry::Event(pending) = entry {
+                pending.copy();
+                self.copied += pending.size();
+                released.push(pending.place);
+            }
+        }
+        lane.released = lane.queue.len();
     }
 
     /// The lane's first event is done with: its next may go.
     pub fn finish(&mut self, id: LaneId) -> Option<(Place, EventRecord)> {
         let lane = self.lanes.get_mut(&id)?;
-        let done = lane.queue.pop_front()?;
-        if done.copied {
-            self.copied -= done.size();
-        }
         if lane.attempts > 0 {
             self.failing -= 1;
         }
-        (lane.attempts, lane.first_try) = (0, None);
-        match lane.queue.is_empty() {
-            true => drop(self.lanes.remove(&id)),
-            false => self.ready.push_back(id),
+        let Entry::Event(done) = self.leave(id)? else { return None };
+        if done.copied {
+            self.copied -= done.size();
         }
+        if let Some(also) = done.also {
+            self.leave(also);
+            // Both may look at the same event.
+            let ready = self.ready_by(also).filter(|ready| Some(*ready) != self.ready_by(id));
+            self.ready.extend(ready);
+        }
+        let ready = self.ready_by(id);
+        self.ready.extend(ready);
         Some((done.place, done.event))
+    }
+
+    /// Takes the first entry off a lane.
+    fn leave(&mut self, id: LaneId) -> Option<Entry> {
+        let lane = self.lanes.get_mut(&id)?;
+        let first = lane.queue.pop_front();
+        lane.released = lane.released.saturating_sub(1);
+        (lane.attempts, lane.first_try) = (0, None);
+        if lane.queue.is_empty() {
+            self.lanes.remove(&id);
+        }
+        first
     }
 
     /// Whether some event has failed and is to be tried again.
@@ -182,7 +245,13 @@ mod tests {
     fn push(lanes: &mut Lanes, lane: u64, seq: u64) {
         let offset = Offset::new(Lsn(seq), 0);
         let event = EventRecord { offset, key: Bytes::from("k"), json: Bytes::from("{}") };
-        lanes.push(LaneId(lane), Place { feed: 0, seq }, event);
+        lanes.push((LaneId(lane), None), Place { feed: 0, seq }, event);
+    }
+
+    fn push_across(lanes: &mut Lanes, pair: (u64, u64), seq: u64) {
+        let offset = Offset::new(Lsn(seq), 0);
+        let event = EventRecord { offset, key: Bytes::from("k"), json: Bytes::from("{}") };
+        lanes.push((LaneId(pair.0), Some(LaneId(pair.1))), Place { feed: 0, seq }, event);
     }
 
     fn next(lanes: &mut Lanes, now: Instant) -> Option<(u64, u64)> {
@@ -220,6 +289,65 @@ mod tests {
         lanes.finish(LaneId(1));
         assert!(!lanes.any_failing());
         assert_eq!(next(&mut lanes, due), Some((1, 2)));
+    }
+
+    #[test]
+    fn an_event_about_two_keys_waits_for_both_and_both_wait_for_it() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        push(&mut lanes, 1, 1);
+        push_across(&mut lanes, (2, 1), 2);
+        push(&mut lanes, 1, 3);
+        push(&mut lanes, 2, 4);
+        assert_eq!(next(&mut lanes, now), Some((1, 1)));
+        assert_eq!(next(&mut lanes, now), None);
+        lanes.finish(LaneId(1));
+        assert_eq!(next(&mut lanes, now), Some((2, 2)));
+        assert_eq!(next(&mut lanes, now), None);
+        let released = lanes.retry(LaneId(2), now);
+        assert_eq!(released.len(), 3, "what waits in either lane");
+        assert_eq!(next(&mut lanes, now), Some((2, 2)));
+        lanes.finish(LaneId(2));
+        assert_eq!(next(&mut lanes, now), Some((1, 3)));
+        assert_eq!(next(&mut lanes, now), Some((2, 4)));
+        lanes.finish(LaneId(1));
+        lanes.finish(LaneId(2));
+        assert_eq!((lanes.copied(), lanes.lanes.len()), (0, 0));
+    }
+
+    proptest::proptest! {
+        /// Whatever is about which keys, and in whatever order events end: each is sent once, all
+        /// are, and none before an earlier one that shares a key with it.
+        #[test]
+        fn every_event_is_sent_and_none_before_another_of_its_keys(
+            events in proptest::collection::vec((0..5_u64, 0..5_u64), 1..40),
+            choices: Vec<proptest::sample::Index>,
+        ) {
+            let (mut lanes, now) = (Lanes::default(), Instant::now());
+            for (seq, pair) in (0..).zip(&events) {
+                push_across(&mut lanes, *pair, seq);
+            }
+            let mut choices = choices.into_iter().cycle();
+            let (mut under_way, mut done) = (Vec::new(), Vec::new());
+            loop {
+                while let Some(sent) = next(&mut lanes, now) {
+                    under_way.push(sent);
+                }
+                if under_way.is_empty() {
+                    break;
+                }
+                let choice = choices.next().map_or(0, |choice| choice.index(under_way.len()));
+                let (lane, seq) = under_way.swap_remove(choice);
+                let (a, b) = events[seq as usize];
+                for (earlier, (c, d)) in (0..seq).zip(&events) {
+                    let shares = [a, b].iter().any(|key| key == c || key == d);
+                    proptest::prop_assert!(!shares || done.contains(&earlier));
+                }
+                lanes.finish(LaneId(lane));
+                done.push(seq);
+            }
+            proptest::prop_assert_eq!(done.len(), events.len());
+            proptest::prop_assert_eq!(lanes.lanes.len(), 0);
+        }
     }
 
     #[test]

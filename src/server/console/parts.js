@@ -67,6 +67,7 @@ export function Source({ status }) {
 
 function Pipeline({ pipeline }) {
   const { name, plugins, emitted, dropped, dead_letters: letters, cursor, stopped } = pipeline;
+  const aside = stopped ? [] : (pipeline.schema_changes ?? []);
   return html`
     <li>
       <div class="flow">
@@ -80,6 +81,8 @@ function Pipeline({ pipeline }) {
         <span>at <code>${cursor}</code></span>
       </div>
       ${stopped && html`<p class="notice bad" role="alert"><strong>Stopped.</strong> ${stopped}</p>`}
+      ${aside.map(({ table, change }) => html`<p class="notice bad" role="alert">
+        <strong>Rows of ${table} are set aside.</strong> Its definition changed: ${change}</p>`)}
     </li>`;
 }
 

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut as _, BytesMut};
 
-use crate::model::Lsn;
+use super::schema::Definitions;
+use crate::model::{Lsn, RelationId};
 use crate::pgoutput::frame;
-use crate::store::journal::Block;
+use crate::store::StoreError;
+use crate::store::journal::{Block, TableUse};
 
 /// Whole transactions of this size are enough for a block.
 pub(super) const BLOCK: usize = 64 << 10;
@@ -25,6 +27,7 @@ pub(super) struct Blocks {
     open: Option<Open>,
     /// Blocks that are finished, before everything in `frames`.
     ready: VecDeque<Block>,
+    definitions: Definitions,
 }
 
 /// The whole transactions in the buffer.
@@ -34,6 +37,7 @@ struct Whole {
     last: Lsn,
     end: Lsn,
     time: i64,
+    tables: Vec<TableUse>,
 }
 
 /// The transaction that is coming in.
@@ -60,16 +64,17 @@ pub(super) enum Committed {
 }
 
 impl Blocks {
-    /// Starts behind `last_commit`.
-    pub(super) fn new(last_commit: Lsn) -> Self {
+    /// Starts behind `last_commit`, which left the tables like this.
+    pub(super) fn new(last_commit: Lsn, definitions: Definitions) -> Self {
         let (frames, whole, open, ready) = (BytesMut::new(), None, None, VecDeque::new());
-        Self { last_commit, frames, whole, open, ready }
+        Self { last_commit, frames, whole, open, ready, definitions }
     }
 
     /// Forgets what has come of the open transaction.
     pub(super) fn forget_open(&mut self) {
         self.frames.truncate(self.whole_len());
         self.open = None;
+        self.definitions.roll_back();
     }
 
     /// Whether a transaction is coming in.
@@ -91,6 +96,23 @@ impl Blocks {
         }
     }
 
+    /// The definitions that changes have used so far.
+    pub(super) fn definitions(&mut self) -> &mut Definitions {
+        &mut self.definitions
+    }
+
+    /// The next change of the open transaction uses this definition. Where the table's last change
+    /// used another, a frame says so first; it takes an ordinal.
+    pub(super) fn uses(&mut self, id: RelationId) -> Result<(), StoreError> {
+        if self.open.as_ref().is_none_or(|open| open.skip) {
+            return Ok(());
+        }
+        if let Some(before) = self.definitions.uses(id)? {
+            self.change(&frame::redefined(before.0, id.0), 1);
+        }
+        Ok(())
+    }
+
     /// Adds a message of the open transaction that takes so many ordinals, and gives its place to
     /// be changed in; `None` where there is no such transaction, or where it is skipped.
     pub(super) fn change(&mut self, message: &[u8], ordinals: u32) -> Option<&mut [u8]> {
@@ -110,14 +132,16 @@ impl Blocks {
         self.append(&frame::commit(open.commit, end, open.time));
         self.last_commit = open.commit;
         let len = self.frames.len();
+        let tables = self.definitions.commit();
         match &mut self.whole {
-            _ if open.part > 0 => self.finish_part(&open, Some(end)),
+            _ if open.part > 0 => self.finish_part(&open, Some(end), tables),
             Some(whole) => {
                 (whole.len, whole.last, whole.end, whole.time) = (len, open.commit, end, open.time);
+                whole.tables.extend(tables);
             }
             none => {
                 let (first, last) = (open.commit, open.commit);
-                *none = Some(Whole { len, first, last, end, time: open.time });
+                *none = Some(Whole { len, first, last, end, time: open.time, tables });
             }
         }
         Some(Committed::Transaction(open.time))
@@ -143,7 +167,9 @@ impl Blocks {
         }
         self.finish_whole();
         let Some(mut open) = self.open.take() else { return };
-        self.finish_part(&open, None);
+        self.finish_part(&open, None, Vec::new());
+        // As much as the part before: growing there bit by bit would take up to twice that.
+        self.frames.reserve(PART + BLOCK);
         (open.part, open.ordinal) = (open.part.saturating_add(1), open.next);
         self.append(&frame::begin(open.commit, open.time, open.xid));
         self.open = Some(open);
@@ -151,14 +177,15 @@ impl Blocks {
 
     /// Makes a block of the whole transactions.
     fn finish_whole(&mut self) {
-        let Some(Whole { len, first, last, end, time }) = self.whole.take() else { return };
+        let Some(Whole { len, first, last, end, time, tables }) = self.whole.take() else { return };
         let frames = self.frames.split_to(len).freeze();
         let (part, ordinal, complete) = (0, 0, true);
-        self.ready.push_back(Block { first, part, ordinal, last, complete, end, time, frames });
+        let block = Block { first, part, ordinal, last, complete, end, time, frames, tables };
+        self.ready.push_back(block);
     }
 
     /// Makes a block of what has come of the open transaction; `end` with its commit.
-    fn finish_part(&mut self, open: &Open, end: Option<Lsn>) {
+    fn finish_part(&mut self, open: &Open, end: Option<Lsn>, tables: Vec<TableUse>) {
         self.ready.push_back(Block {
             first: open.commit,
             part: open.part,
@@ -168,6 +195,7 @@ impl Blocks {
             end: end.unwrap_or(open.commit),
             time: open.time,
             frames: self.frames.split().freeze(),
+            tables,
         });
     }
 

@@ -68,7 +68,9 @@ impl Assembler {
         prepared: pgoutput::Prepared<'_>,
     ) -> Result<Step, AssembleError> {
         match self.streamed.block {
-            Some(block) if block.xid == prepared.xid => self.streamed.end_block()?,
+            Some(InBlock { xid, kind: BlockKind::Prepared, .. }) if xid == prepared.xid => {
+                self.streamed.end_block()?;
+            }
             _ => return Err(AssembleError::Outside("a prepare")),
         }
         self.end_prepare(prepared)
@@ -131,8 +133,8 @@ impl Assembler {
         let aborted = self.streamed.prepared.sealed.get(&xid).cloned();
         let aborted = aborted.ok_or_else(|| AssembleError::Unprepared(gid.into()))?;
         self.streamed.spills.mark_committed(xid, commit)?;
-        let replay = Replay::new(&committed, BlockKind::Prepared, aborted, &self.streamed.spills)?;
-        self.streamed.replay = Some(replay);
+        let replay = Replay::new(&committed, BlockKind::Prepared, aborted, &self.streamed.spills);
+        self.streamed.replay = Some(replay.map_err(AssembleError::Sealed)?);
         Ok(())
     }
 
@@ -158,16 +160,16 @@ impl Assembler {
 }
 
 impl super::Streamed {
-    /// Begins a transaction's file; one that was prepared under that number comes again.
-    pub(super) fn start_file(&mut self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
-        self.remove_prepared(xid)?;
-        self.spills.start(xid, piece)
-    }
-
     fn remove_prepared(&mut self, xid: u32) -> Result<(), SpillError> {
         match self.prepared.sealed.remove(&xid) {
             Some(_) => self.spills.remove_sealed(xid),
             None => Ok(()),
         }
+    }
+
+    /// Begins a transaction's file; one that was prepared under that number comes again.
+    pub(super) fn start_file(&mut self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
+        self.prepared.sealed.remove(&xid);
+        self.spills.start(xid, piece)
     }
 }

@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use super::blocks::Blocks;
 use super::prepared::Prepared;
 use super::{AssembleError, Assembler, Step};
-use crate::model::Lsn;
-use crate::pgoutput::{self, Message};
+use crate::model::{Lsn, RelationId};
+use crate::pgoutput::{self, Message, frame};
 use crate::store::spill::{Pieces, SpillError, Spills};
 
 /// So much is gathered before it is written.
@@ -29,11 +29,13 @@ pub(super) struct Streamed {
     pub(super) block: Option<InBlock>,
     /// What of the block is not written yet.
     piece: Vec<u8>,
+    /// Bytes that were written since this was last asked.
+    spilled: u64,
     /// The message in hand, as it is outside a block.
     plain: Vec<u8>,
     pub(super) replay: Option<Replay>,
-    /// A transaction was rolled back in part, and it is not said which messages that takes.
-    unclear: bool,
+    /// Open transactions do not come, or not so that they can be told from what is rolled back.
+    whole: bool,
 }
 
 /// An open transaction.
@@ -92,9 +94,10 @@ impl Streamed {
             open: HashMap::new(),
             block: None,
             piece: Vec::new(),
+            spilled: 0,
             plain: Vec::new(),
             replay: None,
-            unclear: false,
+            whole: false,
         })
     }
 
@@ -124,9 +127,14 @@ impl Streamed {
         self.replay.is_some()
     }
 
-    /// Whether open transactions were found not to be told apart from what is rolled back in them.
-    pub(super) fn is_unclear(&self) -> bool {
-        self.unclear
+    /// Whether transactions have to come whole from now on.
+    pub(super) fn wants_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Open transactions are not to be had.
+    pub(super) fn ask_for_whole(&mut self) {
+        self.whole = true;
     }
 
     fn begin_block(&mut self, xid: u32, first: bool) -> Result<(), AssembleError> {
@@ -179,6 +187,7 @@ impl Streamed {
             }
             None => {}
         }
+        self.spilled += self.piece.len() as u64;
         self.piece.clear();
         // What one large message needed is not kept for the small ones behind it.
         self.piece.shrink_to(2 * PIECE);
@@ -189,7 +198,7 @@ impl Streamed {
         // PostgreSQL 18 also tells of transactions of which nothing was sent.
         let Some(transaction) = self.open.get_mut(&xid) else { return Ok(()) };
         if transaction.messages {
-            self.unclear = true;
+            self.whole = true;
             return Err(AssembleError::Unclear(xid));
         }
         transaction.aborted.insert(level);
@@ -201,6 +210,11 @@ impl Streamed {
             Some(Transaction { spilled: true, .. }) => self.spills.remove(xid),
             _ => Ok(()),
         }
+    }
+
+    /// Bytes that went to files since this was last called.
+    pub(super) fn take_spilled(&mut self) -> u64 {
+        std::mem::take(&mut self.spilled)
     }
 
     /// Bytes in memory.
@@ -238,9 +252,15 @@ impl Replay {
                 continue;
             }
             let rest = &self.piece[self.taken..];
-            let (owner, ordinals, message) = frame(rest).ok_or_else(|| self.pieces.damaged())?;
+            let (owner, ordinals, message) = spilled(rest).ok_or_else(|| self.pieces.damaged())?;
             self.taken += HEAD + message.len();
-            if !self.aborted.contains(&owner) && blocks.change(message, ordinals).is_some() {
+            if self.aborted.contains(&owner) {
+                continue;
+            }
+            for relation in frame::relations(message) {
+                blocks.uses(RelationId(relation))?;
+            }
+            if blocks.change(message, ordinals).is_some() {
                 *changes += u64::from(ordinals);
                 note(message)?;
                 blocks.split_if_large();
@@ -250,8 +270,16 @@ impl Replay {
     }
 }
 
+/// An open transaction comes again; a prepared one does not.
+fn unreadable(kind: BlockKind, error: AssembleError) -> AssembleError {
+    match (kind, error) {
+        (BlockKind::Prepared, AssembleError::Spill(error)) => AssembleError::Sealed(error),
+        (_, error) => error,
+    }
+}
+
 /// The first message in what is left of a piece: whose it is, its ordinals, its bytes.
-fn frame(piece: &[u8]) -> Option<(u32, u32, &[u8])> {
+fn spilled(piece: &[u8]) -> Option<(u32, u32, &[u8])> {
     let (head, rest) = piece.split_first_chunk::<HEAD>()?;
     let [len, owner, ordinals] = [0, 4, 8].map(|at| {
         let word = [head[at], head[at + 1], head[at + 2], head[at + 3]];
@@ -270,6 +298,7 @@ impl Assembler {
         let (owner, message) = pgoutput::decode_streamed(bytes)?;
         let mut plain = std::mem::take(&mut self.streamed.plain);
         plain.clear();
+        plain.shrink_to(PIECE);
         if let (Some(owner), Some(block)) = (owner, &mut self.streamed.block) {
             block.owner = owner;
             if let (Message::Message { .. }, Some(transaction)) =
@@ -302,6 +331,9 @@ impl Assembler {
     }
 
     pub(super) fn stream_abort(&mut self, xid: u32, level: u32) -> Result<(), AssembleError> {
+        if self.streamed.is_in_block() {
+            return Err(AssembleError::Nested);
+        }
         if xid != level {
             return self.streamed.roll_back_level(xid, level);
         }
@@ -332,12 +364,13 @@ impl Assembler {
     /// Goes on with a replay until a block is full, or until it is done.
     pub(super) fn go_on_replaying(&mut self) -> Result<(), AssembleError> {
         let Some(replay) = &mut self.streamed.replay else { return Ok(()) };
+        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
         let (watermarks, tables) = (&mut self.watermarks, &self.tables);
         let note = |message: &[u8]| watermarks.note_replayed(message, tables);
-        if replay.go_on(&mut self.blocks, &mut self.counts.changes, note)? {
+        let more = replay.go_on(&mut self.blocks, &mut self.counts.changes, note);
+        if more.map_err(|error| unreadable(kind, error))? {
             return Ok(());
         }
-        let (xid, kind, end) = (replay.xid, replay.kind, replay.end);
         self.streamed.replay = None;
         match kind {
             BlockKind::Open => self.streamed.spills.remove(xid)?,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{AssembleError, Step};
 use crate::model::{Column, Relation, RelationId};
 use crate::pgoutput;
-use crate::source::types::Types;
+use crate::source::types::{ArrayType, Types};
 use crate::store::StoreError;
 
 /// Gives a definition its number.
@@ -90,8 +90,16 @@ impl Tables {
     }
 
     /// A type that is not built in has this name.
-    pub(super) fn name_type(&mut self, oid: u32, schema: &str, name: &str) {
-        self.types.name(oid, schema, name);
+    pub(super) fn name_type(&mut self, oid: u32, schema: &str, name: &str) -> Step {
+        match self.types.name(oid, schema, name) {
+            true => Step::Array(oid),
+            false => Step::Done,
+        }
+    }
+
+    /// What a type is that was asked about.
+    pub(super) fn set_array(&mut self, of: u32, array: Option<ArrayType>) {
+        self.types.set_array(of, array);
     }
 
     /// The definition of this number, if it was described to this process.
@@ -125,8 +133,9 @@ impl Tables {
 
     /// A table is defined like this from now on.
     pub(super) fn describe(&mut self, described: pgoutput::Relation<'_>) -> Step {
-        let relation = self.named(described);
+        let mut relation = self.named(described);
         if relation.says_key() {
+            relation.identify();
             self.learn(relation);
             return Step::Done;
         }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::blocks::PART;
 use super::*;
 use crate::model::{ByteSize, Relation};
+use crate::store::journal::TableUse;
 
 const TABLE: u32 = 0x4001;
 const TIME: i64 = 1_700_000_000_000_000;
@@ -28,7 +29,18 @@ fn assembler(last_commit: u64) -> (Assembler, Arc<Mutex<Vec<Relation>>>) {
         relations.push(relation.clone());
         Ok(RelationId(u32::try_from(relations.len()).unwrap()))
     };
-    (Assembler::new(Lsn(last_commit), Box::new(intern), spills).unwrap(), interned)
+    let definitions = Definitions::new(Vec::new(), resolve(&interned));
+    let assembler = Assembler::new(Lsn(last_commit), definitions, Box::new(intern), spills);
+    (assembler.unwrap(), interned)
+}
+
+/// What the numbers stand for.
+fn resolve(interned: &Arc<Mutex<Vec<Relation>>>) -> schema::Resolve {
+    let relations = Arc::clone(interned);
+    Box::new(move |id| {
+        let relations: std::sync::MutexGuard<'_, Vec<Relation>> = relations.lock().unwrap();
+        Ok(relations.get(id.0 as usize - 1).cloned().map(Arc::new))
+    })
 }
 
 fn spills(folder: &Path) -> Spills {
@@ -89,6 +101,11 @@ fn shown(block: &Block) -> String {
     let mut rest = &frames[..];
     while let Some((len, behind)) = rest.split_first_chunk() {
         let (message, behind) = behind.split_at(u32::from_be_bytes(*len) as usize);
+        rest = behind;
+        if let Some((before, after)) = frame::read_redefined(message) {
+            messages.push(format!("redefined {before} {after}"));
+            continue;
+        }
         messages.push(match pgoutput::decode(message).unwrap() {
             Message::Begin { final_lsn, .. } => format!("begin {}", final_lsn.0),
             Message::Commit { commit_lsn, .. } => format!("commit {}", commit_lsn.0),
@@ -96,7 +113,6 @@ fn shown(block: &Block) -> String {
             Message::Truncate { relations, .. } => format!("truncate {relations:?}"),
             other => format!("{other:?}"),
         });
-        rest = behind;
     }
     let place = format!("{}..{} end {}", first.0, last.0, end.0);
     format!("{place} part {part} from {ordinal} complete {complete}: {}", messages.join(", "))
@@ -216,14 +232,14 @@ fn a_lone_message_is_a_transaction_of_its_own() {
 }
 
 #[test]
-fn a_commit_right_behind_a_lone_message_is_another_transaction() {
+fn a_lone_message_does_not_take_the_place_of_the_commit_behind_it() {
     let mut assembler = assembler(0).0.described();
-    assembler.feed(&lone_message(70));
-    assembler.transaction(70, &["1"]);
-    assert_eq!(
-        shown(&assembler.take_block().unwrap().unwrap()).split(": ").next(),
-        Some("69..70 end 75 part 0 from 0 complete true")
-    );
+    assembler.feed(&lone_message(100));
+    assembler.transaction(100, &["kept"]);
+    let changes = assembler.take_counts().changes;
+    let blocks = assembler.drain();
+    let last = blocks.last().unwrap();
+    assert_eq!((changes, last.last, last.end), (2, Lsn(100), Lsn(105)));
 }
 
 #[test]
@@ -255,6 +271,33 @@ fn a_definition_gets_a_number_when_it_is_used_and_a_new_one_when_it_changed() {
 }
 
 #[test]
+fn a_changed_definition_takes_an_ordinal_and_is_stored_with_the_end_of_its_transaction() {
+    let mut assembler = assembler(0).0.described();
+    assembler.transaction(100, &["1"]);
+    let first = assembler.drain();
+    assert_eq!(first[0].tables, [TableUse { oid: TABLE, relation: Some(RelationId(1)) }]);
+    for round in 0..2 {
+        assembler.feed(&relation(b'd', &[("id", true), ("note", false)]));
+        assembler.feed(&frame::begin(Lsn(200), TIME, 7));
+        (0..3).for_each(|_| assembler.feed(&insert(&"x".repeat(PART / 2 + 1))));
+        if round == 0 {
+            // What came of it comes again, here under another number.
+            assert_eq!(assembler.drain()[0].tables, []);
+            assembler.disconnect();
+        }
+    }
+    assembler.feed(&frame::commit(Lsn(200), Lsn(205), TIME));
+    let blocks = assembler.drain();
+    assert!(shown(&blocks[0]).contains(": begin 200, redefined 1 3, insert 3 "));
+    assert_eq!((blocks.len(), blocks[1].ordinal), (2, 3));
+    assert_eq!(blocks[1].tables, [TableUse { oid: TABLE, relation: Some(RelationId(3)) }]);
+    assembler.transaction(300, &["3"]);
+    let last = assembler.drain().remove(0);
+    assert!(shown(&last).contains(": begin 300, insert 3 "), "{}", shown(&last));
+    assert_eq!(last.tables, []);
+}
+
+#[test]
 fn a_key_that_the_stream_does_not_say_is_asked_for() {
     let keys = |identity, flags: bool, primary: &[&str]| -> Vec<bool> {
         let (mut assembler, interned) = assembler(0);
@@ -269,7 +312,11 @@ fn a_key_that_the_stream_does_not_say_is_asked_for() {
     assert_eq!(keys(b'f', true, &["b"]), [false, true]);
     assert_eq!(keys(b'f', true, &[]), [true, true]);
     assert_eq!(keys(b'n', false, &["a"]), [true, false]);
-    assert_eq!(keys(b'd', false, &[]), [true, true]);
+    let (assembler, interned) = assembler(0);
+    let mut assembler = assembler;
+    assembler.feed(&relation(b'd', &[("a", false), ("b", false)]));
+    assembler.transaction(100, &["1"]);
+    assert!(interned.lock().unwrap()[0].columns.iter().all(|column| column.key));
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! One chunk of a backfill: read between two watermarks, then placed in the stream by the
 //! assembler, and in the journal when this is done with it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::beside;
 use super::plan::{Plan, Range};
 use crate::model::Offset;
 use crate::model::backfill::Backfill;
@@ -18,6 +17,7 @@ use crate::source::assembler::watermark::{
 };
 use crate::source::config::Config;
 use crate::source::database::Database;
+use crate::source::entry::Place;
 use crate::source::fault::{Fault, Report, quote};
 use crate::source::snapshot::copy::append_row;
 use crate::source::snapshot::worker::{prepare, readable};
@@ -38,8 +38,8 @@ pub(super) struct Taker {
     session: Option<Session>,
     /// Whether the stream notes for us.
     noting: bool,
-    /// Which of the address's hosts the stream comes from.
-    host: Arc<AtomicUsize>,
+    /// Where the server is that the stream comes from.
+    place: watch::Receiver<Option<Place>>,
 }
 
 /// A connection that backfills.
@@ -69,10 +69,10 @@ impl Taker {
         config: Config,
         store: Store,
         asks: mpsc::Sender<Ask>,
-        host: Arc<AtomicUsize>,
+        place: watch::Receiver<Option<Place>>,
     ) -> Self {
         let next = ChunkId { run: rand::random(), count: 0 };
-        Self { config, store, asks, next, session: None, noting: false, host }
+        Self { config, store, asks, next, session: None, noting: false, place }
     }
 
     /// There is nothing to take: lets go of the connection and of what was noted.
@@ -160,8 +160,7 @@ impl Taker {
     }
 
     async fn open(&mut self) -> Result<Session, Fault> {
-        let host = self.host.load(Ordering::Relaxed);
-        let database = Database::open(&self.config.url, host).await?;
+        let database = beside(&self.config, &self.place).await?;
         prepare(&database).await?;
         // Watermarks must be on disk to be sent, and wait for no standby.
         database.run("pin the session's settings", "SET synchronous_commit TO local").await?;

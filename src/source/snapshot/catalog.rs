@@ -128,8 +128,9 @@ fn describe(row: &Row, listed: Vec<Listed>, parts: Vec<Part>, types: &Types) -> 
         identity: identity(row.get(3)),
         columns: listed.iter().filter(|column| published(column)).map(column).collect(),
     };
-    if !relation.says_key() {
-        relation.set_key(&primary_key);
+    match relation.says_key() {
+        true => relation.identify(),
+        false => relation.set_key(&primary_key),
     }
     Published { relation, primary_key, filter: row.get(5), parts }
 }
@@ -188,7 +189,9 @@ async fn types(database: &Database, columns: &HashMap<u32, Vec<Listed>>) -> Resu
          FROM base b JOIN pg_namespace n ON n.oid = b.typnamespace WHERE b.typtype <> 'd'";
     let mut types = Types::default();
     for row in database.rows("look up the types", query, &[&named]).await? {
-        types.name(row.get(0), row.get(1), row.get(2));
+        if types.name(row.get(0), row.get(1), row.get(2)) {
+            types.set_array(row.get(0), database.array(row.get(0)).await?);
+        }
     }
     Ok(types)
 }

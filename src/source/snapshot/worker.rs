@@ -10,6 +10,7 @@ use super::copy::append_row;
 use crate::model::RelationId;
 use crate::pgoutput::frame;
 use crate::source::database::Database;
+use crate::source::entry::Place;
 use crate::source::fault::{Fault, Report, quote};
 use crate::source::url::Url;
 
@@ -27,8 +28,8 @@ pub(super) struct Session(Database);
 
 impl Session {
     /// Joins the snapshot.
-    pub(super) async fn open(url: &Url, attempt: usize, snapshot: &str) -> Result<Self, Fault> {
-        let database = Database::open(url, attempt).await?;
+    pub(super) async fn open(url: &Url, place: &Place, snapshot: &str) -> Result<Self, Fault> {
+        let database = Database::beside(url, place).await?;
         prepare(&database).await?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'",

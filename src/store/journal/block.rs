@@ -48,5 +48,6 @@ pub(super) fn decode(entry: &Entry) -> Option<Block> {
         end: Lsn(u64::from_be_bytes(*end)),
         time: i64::from_be_bytes(*time),
         frames: entry.body.slice(HEAD..),
+        tables: Vec::new(),
     })
 }

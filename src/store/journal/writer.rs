@@ -1,5 +1,6 @@
 //! The journal's own thread: appends what arrives, in order, and shows it to readers at once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use fjall::OwnedWriteBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Append, Block, Journal};
-use crate::model::Lsn;
+use crate::model::{Lsn, RelationId};
 use crate::store::log::Entry;
 use crate::store::{Inner, StoreError, position};
 
@@ -72,6 +73,8 @@ struct Writer {
 struct Pending {
     batch: OwnedWriteBatch,
     entries: Vec<Entry>,
+    /// The last word on each table: a key stands only once in a batch.
+    tables: HashMap<u32, Option<RelationId>>,
     position: Lsn,
 }
 
@@ -131,8 +134,8 @@ impl Writer {
     }
 
     fn pending(&self) -> Pending {
-        let batch = self.store.db.batch();
-        Pending { batch, entries: Vec::new(), position: self.position }
+        let (batch, position) = (self.store.db.batch(), self.position);
+        Pending { batch, entries: Vec::new(), tables: HashMap::new(), position }
     }
 
     fn block(&mut self, block: Block, mut pending: Pending) -> Result<Pending, StoreError> {
@@ -149,6 +152,7 @@ impl Writer {
         self.check(&block)?;
         let entry = self.store.records.entry(pending.entries.last(), &block, self.last)?;
         self.store.records.insert(&mut pending.batch, &entry);
+        pending.tables.extend(block.tables.iter().map(|table| (table.oid, table.relation)));
         pending.entries.push(entry);
         if block.complete {
             (self.last, self.open) = (block.last, None);
@@ -192,6 +196,7 @@ impl Writer {
         if moved {
             position::write(&mut pending.batch, &self.store.meta, self.position);
         }
+        self.store.tables.write(&mut pending.batch, &pending.tables);
         pending.batch.commit()?;
         self.store.metrics.journal_blocks.inc_by(pending.entries.len() as u64);
         self.store.records.wrote(pending.entries, self.last)?;

@@ -63,6 +63,8 @@ impl Pieces {
         let (len, sum) = head.split_at(4);
         let len = len.iter().fold(0, |len, byte| len << 8 | u64::from(*byte));
         self.left = self.left.checked_sub(len).ok_or_else(|| self.damaged())?;
+        // No more than the file has.
+        piece.reserve_exact(usize::try_from(len).unwrap_or(0));
         let reading = (&mut self.file).take(len).read_to_end(piece);
         reading.map_err(failed("read", &self.path))?;
         if piece.len() as u64 != len || xxh3_64(piece).to_be_bytes() != sum {

@@ -66,6 +66,7 @@ async fn prepared_transactions_are_the_same_whether_they_are_asked_for_or_not() 
     let (cluster, folders) = (cluster(), [folder(), folder(), folder()]);
     let client = connect(&cluster).await;
     execute(&client, TABLE).await;
+    execute(&client, "create table u (id int primary key)").await;
     let slot = |name: &str| name.to_owned().try_into().expect("a slot name");
     let without = Config { slot: slot("without"), ..config(&cluster) };
     let whole = Config { slot: slot("whole"), streaming: false, ..asked_for(&cluster) };
@@ -81,14 +82,60 @@ async fn prepared_transactions_are_the_same_whether_they_are_asked_for_or_not() 
     execute(&client, "begin; select txid_current(); prepare transaction 'empty'").await;
     execute(&client, "commit prepared 'small'").await;
     execute(&client, "commit prepared 'empty'").await;
+    for (end, column) in [("rollback", "never"), ("commit", "x")] {
+        execute(&client, &format!("begin; alter table u add {column} int default 7")).await;
+        execute(&client, "insert into u values (1); prepare transaction 'columns'").await;
+        execute(&client, &format!("{end} prepared 'columns'")).await;
+        execute(&client, &format!("insert into u values ({})", 2 + column.len())).await;
+    }
     execute(&client, "select pg_logical_emit_message(true, 'end', '')").await;
     let expected = without.placed().await;
-    assert_eq!(expected.len(), 1 + 391 + 1 + 1 + 1);
+    // The last but one is the changed definition of `u`.
+    assert_eq!(expected.len(), 1 + 391 + 1 + 1 + 3 + 1 + 1);
+    let texts: Vec<_> = expected.iter().filter_map(|change| change.split_once("+u ")).collect();
+    let texts: Vec<_> = texts.iter().map(|(_, text)| *text).collect();
+    assert_eq!(texts, ["7", "1 7", "3 7"]);
     assert_eq!(asked.placed().await, expected);
     assert_eq!(whole.placed().await, expected);
     for source in [asked, without, whole] {
         source.stop().await;
     }
+}
+
+#[tokio::test]
+async fn whether_it_is_asked_for_may_change_while_transactions_wait() {
+    let (cluster, folder) = (cluster(), folder());
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let prepare = async |n: u32| {
+        let sql = format!("begin; insert into t values ({n}, 'x'); prepare transaction 'g{n}'");
+        execute(&client, &sql).await;
+    };
+    let commit = async |n: u32| execute(&client, &format!("commit prepared 'g{n}'")).await;
+    let source = start(folder.path(), config(&cluster)).await;
+    prepare(1).await;
+    until_confirmed(&client).await;
+    source.stop().await;
+
+    let source = start(folder.path(), asked_for(&cluster)).await;
+    prepare(2).await;
+    prepare(3).await;
+    commit(2).await;
+    crate::support::until("the last is sealed", || sealed(folder.path()) == 1).await;
+    until_confirmed(&client).await;
+    source.stop().await;
+
+    let source = start(folder.path(), config(&cluster)).await;
+    for n in [1, 3] {
+        commit(n).await;
+    }
+    prepare(4).await;
+    commit(4).await;
+    assert_eq!(all(&client, &source).await, ["+t 2 x", "+t 1 x", "+t 3 x", "+t 4 x"]);
+    until_confirmed(&client).await;
+    execute(&client, "insert into t values (5, 'x')").await;
+    crate::support::until("all files are gone", || sealed(folder.path()) == 0).await;
+    source.stop().await;
 }
 
 #[tokio::test]

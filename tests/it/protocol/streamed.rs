@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use walmill::cluster::Cluster;
 use walmill::source::Config;
 
 use super::{all, cluster, config, folder, start, until};
+use crate::support::process::{PATIENCE, Walmill};
 use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
 
@@ -166,6 +170,72 @@ async fn definitions_of_a_transaction_that_is_rolled_back_hold_for_nobody_else()
     assert_eq!(changes.len(), 1 + 300 + 1);
 }
 
+/// The next statement of a session that works on a table of its own.
+fn statement(random: &mut StdRng, session: usize, depth: &mut usize, next: &mut usize) -> String {
+    let table = format!("t{session}");
+    let rows = random.random_range(1..400);
+    let first = *next;
+    *next += rows;
+    match random.random_range(0..12) {
+        0..5 => format!(
+            "insert into {table} (id, note) select n, repeat(md5(n::text), 8) \
+             from generate_series({first}, {}) n",
+            first + rows - 1
+        ),
+        5 => format!("update {table} set note = note || '!' where id % 3 = {}", rows % 3),
+        6 => format!("delete from {table} where id % 7 = {}", rows % 7),
+        7 => format!("alter table {table} add c{first} int default {first}"),
+        8 if *depth > 0 => {
+            *depth -= 1;
+            "rollback to s; release s".into()
+        }
+        9 if *depth > 0 => {
+            *depth -= 1;
+            "release s".into()
+        }
+        10 => format!("truncate {table}"),
+        _ => {
+            *depth += 1;
+            "savepoint s".into()
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_sessions_do_beside_each_other_comes_in_blocks_as_it_comes_whole() {
+    let seed = crate::support::workload::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let tables = "create table t0 (id int primary key, note text);
+                  create table t1 (id int primary key, note text);
+                  create table t2 (id int primary key, note text)";
+    let changes = both(tables, async |cluster| {
+        let sessions = [connect(cluster).await, connect(cluster).await, connect(cluster).await];
+        let (mut open, mut depths, mut next) = ([false; 3], [0; 3], 1);
+        for step in 0..150 {
+            let session = random.random_range(0..3);
+            let sql = match (open[session], random.random_range(0..12)) {
+                (false, _) => "begin".to_owned(),
+                (true, 0) => "commit".to_owned(),
+                (true, 1) if step % 3 == 0 => "rollback".to_owned(),
+                (true, _) => statement(&mut random, session, &mut depths[session], &mut next),
+            };
+            execute(&sessions[session], &sql).await;
+            match sql.as_str() {
+                "begin" => open[session] = true,
+                "commit" | "rollback" => (open[session], depths[session]) = (false, 0),
+                _ => {}
+            }
+        }
+        for session in &sessions {
+            execute(session, "commit").await;
+        }
+        let much = format!("insert into t0 (id, note) {MUCH}(1000000, 1000500) n");
+        execute(&sessions[0], &much).await;
+    })
+    .await;
+    assert!(changes.len() > 500);
+}
+
 #[tokio::test]
 async fn truncates_and_messages_come_in_their_places() {
     let tables = "create table t (id int primary key, note text);
@@ -208,6 +278,23 @@ async fn a_message_of_a_savepoint_that_is_rolled_back_is_never_seen() {
     source.stop().await;
 }
 
+#[tokio::test]
+async fn where_the_server_stumbles_over_an_open_transaction_it_comes_whole() {
+    let (cluster, folder) = (cluster(), folder());
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let source = start(folder.path(), config(&cluster)).await;
+    // PostgreSQL 15 then looks for what the savepoint had made of the table, and finds nothing.
+    execute(&client, "begin; truncate t; savepoint s; truncate t").await;
+    execute(&client, &format!("insert into t {MUCH}(1, 400) n; rollback to s")).await;
+    execute(&client, &format!("insert into t {MUCH}(1001, 1400) n")).await;
+    execute(&client, "alter table t add c int default 1").await;
+    execute(&client, &format!("insert into t {MUCH}(2001, 2400) n; commit")).await;
+    let changes = all(&client, &source).await;
+    assert_eq!((changes.len(), changes[0].as_str()), (1 + 800, "0t"));
+    source.stop().await;
+}
+
 /// A transaction that is open, and of which something has come.
 async fn half(cluster: &Cluster, folder: &Path, source: &Streaming) -> tokio_postgres::Client {
     assert_eq!(source.status.borrow().connections, 1);
@@ -243,6 +330,69 @@ async fn an_open_transaction_survives_a_restart_and_a_lost_connection() {
     assert_eq!(changes.len(), 1 + 3 * 500 + 1);
     assert_eq!(changes.last().map(String::as_str), Some("+t 2001 last 1"));
     source.stop().await;
+}
+
+#[tokio::test]
+async fn an_open_transaction_survives_every_kill() {
+    let cluster = cluster();
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let config = r#"
+[source]
+url = "DATABASE"
+tables = ["public.t"]
+[store]
+path = "data"
+[server]
+listen = "127.0.0.1:PORT"
+[[pipeline]]
+name = "t"
+tables = ["public.t"]
+"#;
+    let mut walmill = Walmill::start(config, &cluster.url()).await;
+    let data = walmill.folder().join("data");
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let first = 1000 * round;
+        let sql = format!("begin; insert into t {MUCH}({first}, {}) n; savepoint s;", first + 299);
+        execute(&client, &sql).await;
+        let gone = format!("insert into t {MUCH}({}, {}) n", first + 300, first + 599);
+        execute(&client, &gone).await;
+        until_spilled(&data, 50_000).await;
+        walmill.kill();
+        walmill.launch();
+        until_spilled(&data, 50_000).await;
+        let rest =
+            format!("rollback to s; insert into t {MUCH}({}, {}) n;", first + 600, first + 899);
+        execute(&client, &rest).await;
+        // It is killed with the commit on its way, or before.
+        if round % 2 == 0 {
+            execute(&client, "commit").await;
+            walmill.kill();
+        } else {
+            walmill.kill();
+            execute(&client, "commit").await;
+        }
+        walmill.launch();
+        walmill.ready().await;
+        expected.extend((first..first + 300).chain(first + 600..first + 900));
+        assert_eq!(keys(&walmill, expected.len()).await, expected);
+    }
+}
+
+/// The keys of a stream's events, in order, once there are so many.
+async fn keys(walmill: &Walmill, count: usize) -> Vec<i64> {
+    let (mut keys, mut after) = (Vec::new(), "earliest".to_owned());
+    let deadline = Instant::now() + PATIENCE;
+    while keys.len() < count {
+        assert!(Instant::now() < deadline, "only {} of {count}: {}", keys.len(), walmill.log());
+        let path = format!("/v1/streams/t/events?limit=500&wait=1s&after={after}");
+        let page = walmill.json(&path).await;
+        let events = page["events"].as_array().expect("events");
+        keys.extend(events.iter().filter_map(|event| event["data"]["key"]["id"].as_i64()));
+        after = page["next"].as_str().expect("a cursor").to_owned();
+    }
+    keys
 }
 
 #[tokio::test]
@@ -315,6 +465,23 @@ async fn a_large_open_transaction_goes_to_the_disk_and_not_to_memory() {
     let text = |n: u32| format!("+t {n} 320 bytes");
     assert!((1..=300_000).map(text).eq(changes));
     source.stop().await;
+}
+
+#[tokio::test]
+async fn savepoints_and_tables_by_the_thousand_are_kept_apart() {
+    let tables = "do $$ begin for n in 0..499 loop
+                  execute format('create table t%s (id int primary key, note text)', n);
+                  end loop; end $$";
+    let changes = both(tables, async |cluster| {
+        let client = connect(cluster).await;
+        let sql = "do $$ begin for n in 0..4999 loop begin
+                   execute format('insert into t%s values (%s, repeat(''x'', 100))', n % 500, n);
+                   if n % 3 = 0 then raise 'no'; end if;
+                   exception when raise_exception then null; end; end loop; end $$";
+        execute(&client, sql).await;
+    })
+    .await;
+    assert_eq!(changes.len(), 3333 + 1);
 }
 
 #[tokio::test]

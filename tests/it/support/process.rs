@@ -54,8 +54,14 @@ impl Walmill {
 
     /// Starts the process.
     pub fn launch(&mut self) {
+        self.launch_in(&[]);
+    }
+
+    /// Starts the process with variables of the environment.
+    pub fn launch_in(&mut self, variables: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
-        self.child = Some(self.command().spawn().expect("start walmill"));
+        let mut command = self.command();
+        self.child = Some(command.envs(variables.iter().copied()).spawn().expect("start walmill"));
     }
 
     /// Runs it until it ends by itself: its exit code and what it said.
@@ -176,7 +182,8 @@ pub fn built_plugins() -> PathBuf {
     plugins
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").port()
 }

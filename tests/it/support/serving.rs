@@ -208,6 +208,7 @@ fn running() -> PipelineStatus {
         dropped: 0,
         dead_letters: 0,
         stopped: None,
+        schema_changes: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use walmill::metrics::Metrics;
 use walmill::model::backfill::Backfills;
 use walmill::model::status::{SourceState, SourceStatus};
-use walmill::model::{Lsn, Offset, Relation};
+use walmill::model::{Lsn, Offset, Relation, RelationId};
 use walmill::pgoutput::{self, Message, Value};
 use walmill::source::{Config, Source};
 use walmill::store::journal::{Append, Block, Durable, Read};
@@ -134,6 +134,13 @@ impl Streaming {
     fn in_place(&self, block: &Block) -> Vec<String> {
         let (mut commit, mut ordinal, mut changes) = (Lsn::ZERO, 0, Vec::new());
         for message in messages(&block.frames) {
+            if let Some((_, after)) = pgoutput::frame::read_redefined(message) {
+                let relation = self.store.relation(RelationId(after)).expect("a read");
+                let table = &relation.expect("an interned relation").table;
+                changes.push(format!("{commit}/{ordinal} definition of {table}"));
+                ordinal += 1;
+                continue;
+            }
             let decoded = pgoutput::decode(message).expect("a valid message");
             if let Message::Begin { final_lsn, .. } = decoded {
                 (commit, ordinal) = (final_lsn, if block.part > 0 { block.ordinal } else { 0 });
@@ -151,13 +158,15 @@ impl Streaming {
 
     fn shown(&self, frames: &[u8]) -> Vec<String> {
         let decoded = |message| pgoutput::decode(message).expect("a valid message");
-        messages(frames).filter_map(|message| self.show(decoded(message))).collect()
+        let ours = |message: &&[u8]| pgoutput::frame::read_redefined(message).is_some();
+        let others = messages(frames).filter(|message| !ours(message));
+        others.filter_map(|message| self.show(decoded(message))).collect()
     }
 
     /// A change as a line.
     fn show(&self, message: Message<'_>) -> Option<String> {
         let relation = |id| -> Arc<Relation> {
-            let id = walmill::model::RelationId(id);
+            let id = RelationId(id);
             self.store.relation(id).expect("read a relation").expect("an interned relation")
         };
         Some(match message {

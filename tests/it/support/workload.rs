@@ -48,6 +48,16 @@ const STATUSES: [&str; 4] = ["draft", "paid", "shipped", "returned"];
 /// Ids of the rows that mark the end.
 const END: i64 = 1_000_000;
 
+/// The seed of this run; `WALMILL_TEST_SEED` repeats one.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("WALMILL_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("a number"),
+        Err(_) => rand::random(),
+    };
+    println!("WALMILL_TEST_SEED={seed}");
+    seed
+}
+
 /// What must come out, by stream, in order: op, id, and the row as the plugins leave it.
 pub type Expected = BTreeMap<String, Vec<Value>>;
 

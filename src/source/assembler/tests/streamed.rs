@@ -228,6 +228,8 @@ fn memory_is_bounded_however_large_an_open_transaction_is() {
         assembler.feed(b"E");
     }
     assembler.feed(&committed(XID, 200));
+    assert!(assembler.take_counts().spilled > 40_000_000);
+    assert_eq!(assembler.take_counts().spilled, 0);
     let (mut size, mut complete) = (0, false);
     while let Some(block) = assembler.take_block().unwrap() {
         most = most.max(assembler.buffered() + block.frames.len());

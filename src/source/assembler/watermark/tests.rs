@@ -252,6 +252,7 @@ fn the_backfill_goes_with_the_block_that_ends_its_chunk() {
         complete,
         end: Lsn(last),
         time: 0,
+        tables: Vec::new(),
         frames: Bytes::new(),
     };
     for before in [block(100, 899, true), block(900, 900, false)] {

@@ -1,0 +1,119 @@
+//! Asks the running walmill that a config is about, over its admin API.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Method, Url};
+use serde_json::Value;
+
+use super::Failure;
+use crate::config::Config;
+use crate::config::finding::Finding;
+
+/// walmill answers at once, or not at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The walmill at `server.listen`.
+pub(super) struct Client {
+    base: Url,
+    http: reqwest::Client,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Where the config says that it listens, with the token that it asks for.
+    pub(super) fn new(config: &Config) -> Result<Self, Failure> {
+        let base = format!("http://{}/", reachable(config.server.listen));
+        // It is on this machine or in the same network; a proxy would send the token elsewhere.
+        let http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| Failure::run_time(Finding::error("client", "", chain(error))))?;
+        let base = Url::parse(&base).map_err(|error| {
+            Failure::usage(vec![Finding::error("client", "server.listen", error.to_string())])
+        })?;
+        let token = config.server.token.as_ref().map(|token| token.reveal().to_owned());
+        Ok(Self { base, http, token })
+    }
+
+    /// Asks for a change; the parts are put into the address, however they are written.
+    pub(super) fn post(
+        &self,
+        parts: &[&str],
+        parameters: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::run_time(Finding::error("client", "", error.to_string())))?;
+        runtime.block_on(self.send(Method::POST, parts, parameters))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        parts: &[&str],
+        parameters: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(parts);
+        }
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        let mut request = self.http.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(|error| self.away(error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.away(error))?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = |key: &str| body[key].as_str().map(str::to_owned);
+        let message = text("message").unwrap_or_else(|| format!("walmill answered {status}"));
+        let finding = Finding::error("refused", text("path").unwrap_or_default(), message);
+        Err(Failure::run_time(Finding { suggestion: text("suggestion"), ..finding }))
+    }
+
+    fn away(&self, error: reqwest::Error) -> Failure {
+        let message = format!("walmill does not answer at {}: {}", self.base, chain(error));
+        Failure::environment(
+            Finding::error("not-running", "server.listen", message)
+                .suggest("start it with `walmill run`, or name its config with `--config`"),
+        )
+    }
+}
+
+/// An address that stands for every one of this machine cannot be connected to everywhere.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn chain(error: reqwest::Error) -> String {
+    format!("{:#}", anyhow::Error::from(error.without_url()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_address_is_reached_on_this_machine() {
+        let reached = |listen: &str| reachable(listen.parse().unwrap()).to_string();
+        assert_eq!(reached("0.0.0.0:4000"), "127.0.0.1:4000");
+        assert_eq!(reached("[::]:4000"), "[::1]:4000");
+        assert_eq!(reached("10.0.0.7:4000"), "10.0.0.7:4000");
+    }
+}
