@@ -450,3 +450,17 @@ async fn another_server_halts() {
     says(&source.trouble().await, "halted: ", "store.path");
     source.stop().await;
 }
+
+#[tokio::test]
+async fn a_commit_right_behind_a_message_is_not_taken_for_it() {
+    let (cluster, folder) = (cluster(&[]), folder());
+    let (client, source) = streaming(&cluster, &folder).await;
+    let other = connect(&cluster).await;
+    execute(&client, "begin; insert into t values (1, 'kept')").await;
+    // The next record in the log is the commit, which begins where the message ends.
+    execute(&other, "select pg_logical_emit_message(false, 'p', 'first')").await;
+    execute(&client, "commit").await;
+    execute(&client, "insert into t values (2, 'kept')").await;
+    assert_eq!(source.changes(3).await, ["!p first", "+t 1 kept", "+t 2 kept"]);
+    source.stop().await;
+}
