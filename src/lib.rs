@@ -24,6 +24,8 @@
 //! - A batch is seen by one generation of plugins.
 //! - An event's place ([`model::Offset`]) is that of its change in PostgreSQL's log, so what is
 //!   made again after a crash bears the same id.
+//! - A row that was there before ([`source`]: first snapshot, backfills) is never older than what
+//!   was streamed before it.
 //! - Nothing is queued for a reader: each reads the log at its own pace.
 
 pub mod app;
