@@ -109,6 +109,15 @@ impl Failure {
     }
 }
 
+/// Does what takes a runtime, for a command that has nothing else to do meanwhile.
+fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::run_time(Finding::error("runtime", "", error.to_string())))?
+        .block_on(work)
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {

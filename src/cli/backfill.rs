@@ -1,22 +1,19 @@
 //! `walmill backfill`: asks the walmill that runs to bring rows that are there into its stream.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigArguments, Failure};
-use crate::config::Config;
+use super::client::Client;
+use super::{ConfigArguments, Failure, wait};
 use crate::config::finding::Finding;
 use crate::model::backfill::{BackfillRequest, BackfillState, BackfillStatus};
 
 /// Between two looks at a backfill that is watched.
 const LOOK: Duration = Duration::from_millis(500);
-/// For walmill to answer.
-const ANSWER: Duration = Duration::from_secs(40);
 
 /// `walmill backfill`
 #[derive(Debug, Args)]
@@ -62,16 +59,12 @@ struct Which {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let loaded = arguments.config.load()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime
-        .map_err(|error| Failure::run_time(Finding::error("runtime", "", error.to_string())))?;
-    runtime.block_on(async {
-        let walmill = Walmill::new(&loaded.config)?;
+    let walmill = Walmill(Client::new(&arguments.config.load()?.config)?);
+    wait(async {
         match &arguments.command {
             Command::Start { table, filter, watch } => {
                 let request = BackfillRequest { tables: table.clone(), filter: filter.clone() };
-                let started = walmill.start(&request).await?;
+                let started = list(walmill.0.post_body(&BACKFILLS, &request).await?)?;
                 for backfill in &started {
                     println!("backfill {} of {} begins", backfill.id, backfill.table);
                 }
@@ -85,12 +78,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
+/// Where backfills are in the admin API.
+const BACKFILLS: [&str; 3] = ["api", "v1", "backfills"];
+
 /// The walmill that runs with this config.
-struct Walmill {
-    client: reqwest::Client,
-    url: String,
-    token: Option<String>,
-}
+struct Walmill(Client);
 
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,67 +90,27 @@ struct List {
     backfills: Vec<BackfillStatus>,
 }
 
-/// What it answers when it does not do it.
-#[derive(Debug, Deserialize)]
-struct Refusal {
-    message: String,
-    path: String,
-    suggestion: Option<String>,
+fn list(answer: serde_json::Value) -> Result<Vec<BackfillStatus>, Failure> {
+    let list: List = serde_json::from_value(answer).map_err(|error| {
+        let message = format!("an answer that is none of walmill's: {error}");
+        Failure::run_time(Finding::error("bad-answer", "server.listen", message))
+    })?;
+    Ok(list.backfills)
 }
 
 impl Walmill {
-    fn new(config: &Config) -> Result<Self, Failure> {
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build();
-        let client = client
-            .map_err(|error| Failure::run_time(Finding::error("client", "", error.to_string())))?;
-        let url = format!("http://{}/api/v1/backfills", reachable(config.server.listen));
-        let token = config.server.token.as_ref().map(|token| token.reveal().to_owned());
-        Ok(Self { client, url, token })
-    }
-
-    async fn start(&self, request: &BackfillRequest) -> Result<Vec<BackfillStatus>, Failure> {
-        let body = serde_json::to_vec(request);
-        let body = body
-            .map_err(|error| Failure::run_time(Finding::error("request", "", error.to_string())))?;
-        let request = self.client.post(&self.url).header("content-type", "application/json");
-        self.ask(request.body(body)).await
-    }
-
     async fn list(&self) -> Result<Vec<BackfillStatus>, Failure> {
-        self.ask(self.client.get(&self.url)).await
+        list(self.0.get(&BACKFILLS).await?)
     }
 
     async fn act(&self, which: &Which, action: &str) -> Result<(), Failure> {
-        let url = format!("{}/{}/{action}", self.url, which.id);
-        for backfill in self.ask(self.client.post(url)).await? {
+        let id = which.id.to_string();
+        let [api, version, backfills] = BACKFILLS;
+        let answer = self.0.post(&[api, version, backfills, &id, action], &[]).await?;
+        for backfill in list(answer)? {
             println!("{}", line(&backfill));
         }
         Ok(())
-    }
-
-    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Vec<BackfillStatus>, Failure> {
-        let request = match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        };
-        let away = |error: reqwest::Error| {
-            let message = format!("no walmill answers at {}: {error}", self.url);
-            let finding = Finding::error("not-running", "server.listen", message);
-            Failure::environment(finding.suggest("start it with `walmill run` and this config"))
-        };
-        let answer = request.send().await.map_err(away)?;
-        let fine = answer.status().is_success();
-        let body = answer.bytes().await.map_err(away)?;
-        let strange = |error: serde_json::Error| {
-            let message = format!("an answer that is none of walmill's: {error}");
-            Failure::run_time(Finding::error("bad-answer", "server.listen", message))
-        };
-        if fine {
-            return Ok(serde_json::from_slice::<List>(&body).map_err(strange)?.backfills);
-        }
-        let refusal: Refusal = serde_json::from_slice(&body).map_err(strange)?;
-        let finding = Finding::error("refused", refusal.path, refusal.message);
-        Err(Failure::run_time(Finding { suggestion: refusal.suggestion, ..finding }))
     }
 
     /// Shows how these get on, until none of them goes on by itself.
@@ -189,17 +141,6 @@ impl Walmill {
             }
         }
     }
-}
-
-/// An address at which a listener of this machine is reached.
-fn reachable(mut listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() {
-        match listen {
-            SocketAddr::V4(_) => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
-            SocketAddr::V6(_) => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
-        }
-    }
-    listen
 }
 
 /// How progress is shown: a bar on a terminal, a line now and then elsewhere.
@@ -317,13 +258,5 @@ mod tests {
             "7  public.orders where id > 5  running  3000 of about 600000 rows read, 2000 sent  \
              2000 rows/s, 4 min 59 s left"
         );
-    }
-
-    #[test]
-    fn a_listener_on_every_address_is_reached_on_this_machine() {
-        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(reached("0.0.0.0:4000"), "127.0.0.1:4000");
-        assert_eq!(reached("[::]:4000"), "[::1]:4000");
-        assert_eq!(reached("10.0.0.5:4000"), "10.0.0.5:4000");
     }
 }

@@ -3,16 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
-use reqwest::{Method, Url};
+use reqwest::{Method, RequestBuilder, Url};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Failure;
 use crate::config::Config;
 use crate::config::finding::Finding;
 
-/// walmill answers at once, or not at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// walmill answers at once, or once the database has, or not at all.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The walmill at `server.listen`.
 pub(super) struct Client {
@@ -39,25 +41,38 @@ impl Client {
         Ok(Self { base, http, token })
     }
 
-    /// Asks for a change; the parts are put into the address, however they are written.
-    pub(super) fn post(
+    /// Asks how things are; the parts are put into the address, however they are written.
+    pub(super) async fn get(&self, parts: &[&str]) -> Result<Value, Failure> {
+        self.send(self.request(Method::GET, parts, &[])).await
+    }
+
+    /// Asks for a change.
+    pub(super) async fn post(
         &self,
         parts: &[&str],
         parameters: &[(&str, &str)],
     ) -> Result<Value, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::run_time(Finding::error("client", "", error.to_string())))?;
-        runtime.block_on(self.send(Method::POST, parts, parameters))
+        self.send(self.request(Method::POST, parts, parameters)).await
     }
 
-    async fn send(
+    /// Asks for a change that a body describes.
+    pub(super) async fn post_body(
+        &self,
+        parts: &[&str],
+        body: &impl Serialize,
+    ) -> Result<Value, Failure> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| Failure::run_time(Finding::error("client", "", error.to_string())))?;
+        let request = self.request(Method::POST, parts, &[]).body(body);
+        self.send(request.header(CONTENT_TYPE, "application/json")).await
+    }
+
+    fn request(
         &self,
         method: Method,
         parts: &[&str],
         parameters: &[(&str, &str)],
-    ) -> Result<Value, Failure> {
+    ) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(parts);
@@ -65,10 +80,14 @@ impl Client {
         if !parameters.is_empty() {
             url.query_pairs_mut().extend_pairs(parameters);
         }
-        let mut request = self.http.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
         }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let response = request.send().await.map_err(|error| self.away(error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.away(error))?;

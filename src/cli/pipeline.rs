@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::client::Client;
-use super::{ConfigArguments, Failure};
+use super::{ConfigArguments, Failure, wait};
 
 /// `walmill pipeline`
 #[derive(Debug, Args)]
@@ -37,7 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn accept_schema(arguments: &AcceptSchema) -> Result<(), Failure> {
     let client = Client::new(&arguments.config.load()?.config)?;
-    let answer = client.post(&["api", "v1", "pipelines", &arguments.name, "accept-schema"], &[])?;
+    let accept = ["api", "v1", "pipelines", &arguments.name, "accept-schema"];
+    let answer = wait(client.post(&accept, &[]))?;
     if arguments.json {
         println!("{answer:#}");
         return Ok(());

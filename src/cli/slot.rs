@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use super::client::Client;
-use super::{ConfigArguments, Failure};
+use super::{ConfigArguments, Failure, wait};
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
@@ -125,8 +125,8 @@ fn recreate(config: &Config, snapshot: bool, yes: bool) -> Result<(), Failure> {
         // It runs, and is the one to ask.
         Err(OpenError::Locked(_)) => {
             let snapshot = if snapshot { "true" } else { "false" };
-            Client::new(config)?
-                .post(&["api", "v1", "slot", "recreate"], &[("snapshot", snapshot)])?;
+            let (client, asked) = (Client::new(config)?, [("snapshot", snapshot)]);
+            wait(client.post(&["api", "v1", "slot", "recreate"], &asked))?;
             println!("walmill makes slot `{slot}` anew now; see `/api/v1/status`");
         }
         Err(error) => {
@@ -160,9 +160,5 @@ fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
 }
 
 fn ask<T>(asked: impl Future<Output = Result<T, Finding>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::run_time(Finding::error("runtime", "", error.to_string())))?;
-    runtime.block_on(asked).map_err(Failure::environment)
+    wait(async { asked.await.map_err(Failure::environment) })
 }

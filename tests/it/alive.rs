@@ -16,20 +16,9 @@ use crate::support::process::Walmill;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::servers;
 use crate::support::streaming::Streaming;
-use crate::support::{connect, execute};
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
-
-fn cluster(settings: &[(&str, &str)]) -> Cluster {
-    let options = settings.iter().fold(Options::default(), |o, (name, value)| o.set(name, value));
-    Cluster::start(&options).expect("a throw-away PostgreSQL")
-}
-
-fn config(url: &str) -> Config {
-    Config::new(url.parse().expect("a URL"))
-}
+use crate::support::{
+    cluster_with as cluster, config, connect, execute, folder, until_true as until,
+};
 
 /// Through a port of our own instead of the server's.
 fn through(cluster: &Cluster, proxy: &Proxy) -> Config {
@@ -47,17 +36,6 @@ async fn streaming(cluster: &Cluster, folder: &TempDir) -> (Client, Streaming) {
     let source = Streaming::start(folder.path(), config(&cluster.url()));
     source.streaming().await;
     (client, source)
-}
-
-/// Waits until a query answers `t`.
-async fn until(client: &Client, sql: &str) {
-    let waiting = async {
-        while !client.query_one(sql, &[]).await.expect(sql).get::<_, bool>(0) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-    assert!(waited.is_ok(), "it never came to this: {sql}");
 }
 
 async fn connected(source: &Streaming, times: u64) {

@@ -17,11 +17,7 @@ use walmill::store::journal::Read;
 use crate::support::process::{PATIENCE, Walmill};
 use crate::support::replica::{Replica, Writer, table, text};
 use crate::support::streaming::Streaming;
-use crate::support::{cluster, connect, execute};
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
+use crate::support::{cluster, connect, execute, folder};
 
 /// Small chunks, so that there are many.
 fn config(cluster: &Cluster) -> Config {

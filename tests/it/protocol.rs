@@ -6,13 +6,12 @@ mod streamed;
 
 use std::path::Path;
 
-use tempfile::TempDir;
 use tokio_postgres::Client;
 use walmill::cluster::{Cluster, Options};
 use walmill::source::{Config, Origins};
 
 use crate::support::streaming::Streaming;
-use crate::support::{connect, execute};
+use crate::support::{connect, execute, folder, until_true as until};
 
 /// A server that streams what is open at the first opportunity.
 fn cluster() -> Cluster {
@@ -20,10 +19,6 @@ fn cluster() -> Cluster {
         .set("logical_decoding_work_mem", "64kB")
         .set("max_prepared_transactions", "10");
     Cluster::start(&options).expect("a throw-away PostgreSQL")
-}
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
 }
 
 fn config(cluster: &Cluster) -> Config {
@@ -41,17 +36,6 @@ async fn start(folder: &Path, config: Config) -> Streaming {
 async fn version(client: &Client) -> i32 {
     let query = "select current_setting('server_version_num')::int / 10000";
     client.query_one(query, &[]).await.expect(query).get(0)
-}
-
-/// Waits until a query answers `t`.
-async fn until(client: &Client, sql: &str) {
-    let waiting = async {
-        while !client.query_one(sql, &[]).await.expect(sql).get::<_, bool>(0) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await;
-    assert!(waited.is_ok(), "it never came to this: {sql}");
 }
 
 /// Everything up to now, without places.

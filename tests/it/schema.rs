@@ -2,20 +2,18 @@
 //! change, what a pipeline's policy makes of it, and that none of it depends on where walmill was
 //! cut off.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 use expect_test::{Expect, expect};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 use tokio_postgres::Client;
 use walmill::cluster::{Cluster, Options};
 use walmill::model::{Offset, RelationId};
 use walmill::pgoutput::{self, Message, frame};
 use walmill::source::Config;
 use walmill::store::Store;
-use walmill::store::journal::{Append, Read};
+use walmill::store::journal::Read;
 
 use crate::support::clients;
 use crate::support::process::Walmill;
@@ -391,30 +389,6 @@ fn source_of(cluster: &Cluster, slot: &str) -> Config {
     config
 }
 
-/// A source from which so many blocks reach the journal: as if walmill were killed there.
-fn cut_after(folder: &Path, config: Config, blocks: usize) -> Streaming {
-    Streaming::through(folder, config, |journal| {
-        let (sender, mut receiver) = mpsc::channel::<Append>(1);
-        tokio::spawn(async move {
-            let mut left = blocks;
-            while let Some(append) = receiver.recv().await {
-                if matches!(append, Append::Block(_)) {
-                    if left == 0 {
-                        break;
-                    }
-                    left -= 1;
-                }
-                if journal.send(append).await.is_err() {
-                    break;
-                }
-            }
-            drop(journal);
-            while receiver.recv().await.is_some() {}
-        });
-        sender
-    })
-}
-
 async fn whole_journal(source: &Streaming, count: usize) -> Vec<String> {
     let mut found = None;
     crate::support::until("the whole journal", || journal(&source.store, count).is_some()).await;
@@ -456,7 +430,7 @@ async fn cut_everywhere(options: Options) {
     assert_eq!((expected.len(), changes), (count, 5), "{expected:#?}");
     for (cut, folder) in folders.iter().enumerate().take(CUTS) {
         let (folder, slot) = (folder.path(), format!("cut_{cut}"));
-        let source = cut_after(folder, source_of(&cluster, &slot), cut);
+        let (source, _) = Streaming::cut_after(folder, source_of(&cluster, &slot), cut);
         source.streaming().await;
         source.stop().await;
         let again = Streaming::start(folder, source_of(&cluster, &slot));

@@ -4,13 +4,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Client;
 use walmill::cluster::Cluster;
 use walmill::model::Offset;
 use walmill::model::status::SourceState;
 use walmill::source::Config;
-use walmill::store::journal::{Append, Read};
+use walmill::store::journal::Read;
 use walmill::store::renewal::Renewal;
 
 use crate::support::process::Walmill;
@@ -180,22 +179,7 @@ async fn wherever_a_renewal_is_cut_off_the_next_start_ends_it() {
         source.stop().await;
         execute(&client, &LOSE.replace("walmill", config.slot.as_str())).await;
         // Only so many blocks reach the journal: as if walmill were killed there.
-        let (cut, is_cut) = oneshot::channel();
-        let source = Streaming::through(folder.path(), config.clone(), |journal| {
-            let (sender, mut receiver) = mpsc::channel::<Append>(1);
-            tokio::spawn(async move {
-                let mut blocks = 0;
-                while let Some(append) = receiver.recv().await {
-                    blocks += usize::from(matches!(append, Append::Block(_)));
-                    if blocks > survive || journal.send(append).await.is_err() {
-                        break;
-                    }
-                }
-                // The test may have given up.
-                let _ = cut.send(());
-            });
-            sender
-        });
+        let (source, is_cut) = Streaming::cut_after(folder.path(), config.clone(), survive);
         let halted = |state: &SourceState| matches!(state, SourceState::Halted { .. });
         source.state("halted", halted).await;
         source.store.ask_renewal(Renewal { snapshot: true }).expect("ask");

@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tempfile::TempDir;
 use tokio::sync::mpsc;
-use walmill::cluster::{Cluster, Stop};
+use walmill::cluster::Stop;
 use walmill::model::Offset;
 use walmill::model::status::SourceState;
 use walmill::pgoutput::{self, Message};
@@ -15,34 +14,11 @@ use walmill::store::journal::{Append, Read};
 use crate::support::process::Walmill;
 use crate::support::replica::{Replica, Writer, table, text};
 use crate::support::streaming::{Streaming, messages};
-use crate::support::{cluster, connect, execute};
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
+use crate::support::{cluster, connect, execute, folder};
 
 fn config(url: &str) -> Config {
     let config = Config::new(url.parse().expect("a URL"));
     Config { snapshot: Snapshot::Initial, ..config }
-}
-
-/// A source whose journal takes so many blocks and no more, as if walmill were killed there.
-fn cut(folder: &TempDir, cluster: &Cluster, survive: usize) -> Streaming {
-    Streaming::through(folder.path(), config(&cluster.url()), |journal| {
-        let (sender, mut receiver) = mpsc::channel::<Append>(1);
-        tokio::spawn(async move {
-            let mut blocks = 0;
-            while let Some(append) = receiver.recv().await {
-                blocks += usize::from(matches!(append, Append::Block(_)));
-                if blocks > survive || journal.send(append).await.is_err() {
-                    break;
-                }
-            }
-            drop(journal);
-            while receiver.recv().await.is_some() {}
-        });
-        sender
-    })
 }
 
 /// The numbers of the definitions that each table's rows and changes refer to.
@@ -193,7 +169,8 @@ async fn wherever_it_is_cut_off_a_snapshot_begins_anew_and_nobody_saw_the_first(
     Writer::tables(&client, 20_000).await;
     for survive in [0, 1, 3] {
         let folder = folder();
-        let source = cut(&folder, &cluster, survive);
+        let initial = config(&cluster.url());
+        let (source, _) = Streaming::cut_after(folder.path(), initial, survive);
         let all_read = |state: &SourceState| {
             matches!(state, SourceState::Snapshotting(p) if p.tables_done == p.tables_total
                 && p.tables_total > 0)

@@ -4,27 +4,15 @@
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
-use walmill::cluster::{Cluster, Options, Stop};
+use walmill::cluster::{Cluster, Stop};
 use walmill::model::status::SourceState;
 use walmill::model::{Kind, Lsn};
 use walmill::source::Config;
-use walmill::store::journal::Append;
 
 use crate::support::streaming::Streaming;
-use crate::support::{connect, execute};
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
-}
-
-fn cluster(settings: &[(&str, &str)]) -> Cluster {
-    let options = settings.iter().fold(Options::default(), |o, (name, value)| o.set(name, value));
-    Cluster::start(&options).expect("a throw-away PostgreSQL")
-}
-
-fn config(url: &str) -> Config {
-    Config::new(url.parse().expect("a URL"))
-}
+use crate::support::{
+    cluster_with as cluster, config, connect, execute, folder, until_true as until,
+};
 
 /// A table `t`, with a source that streams it.
 async fn streaming(cluster: &Cluster, folder: &TempDir) -> (Client, Streaming) {
@@ -37,17 +25,6 @@ async fn streaming(cluster: &Cluster, folder: &TempDir) -> (Client, Streaming) {
 
 async fn text(client: &Client, sql: &str) -> String {
     client.query_one(sql, &[]).await.unwrap_or_else(|error| panic!("{error:?} in {sql}")).get(0)
-}
-
-/// Waits until a query answers `t`.
-async fn until(client: &Client, sql: &str) {
-    let waiting = async {
-        while !client.query_one(sql, &[]).await.expect(sql).get::<_, bool>(0) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await;
-    assert!(waited.is_ok(), "it never came to this: {sql}");
 }
 
 #[tokio::test]
@@ -165,21 +142,7 @@ async fn wherever_it_is_cut_off_every_change_comes_once_after_a_restart() {
         let mut config = config(&cluster.url());
         config.slot = format!("cut_{survive}").try_into().expect("a slot name");
         // Only so much reaches the journal: as if walmill were killed there.
-        let source = Streaming::through(folder.path(), config.clone(), |journal| {
-            let (sender, mut receiver) = mpsc::channel::<Append>(1);
-            tokio::spawn(async move {
-                let mut blocks = 0;
-                while let Some(append) = receiver.recv().await {
-                    blocks += usize::from(matches!(append, Append::Block(_)));
-                    if blocks > survive || journal.send(append).await.is_err() {
-                        break;
-                    }
-                }
-                drop(journal);
-                while receiver.recv().await.is_some() {}
-            });
-            sender
-        });
+        let (source, _) = Streaming::cut_after(folder.path(), config.clone(), survive);
         source.streaming().await;
         for n in 0..4 {
             let (id, next) = (10 * survive + 2 * n, 10 * survive + 2 * n + 1);

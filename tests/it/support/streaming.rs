@@ -61,6 +61,39 @@ impl Streaming {
         Self { store, durable, status, backfills, shutdown, source, journal }
     }
 
+    /// The same, with a journal that takes so many blocks and no more: as if walmill were killed
+    /// there. The channel says when that has come.
+    pub fn cut_after(
+        folder: &Path,
+        config: Config,
+        blocks: usize,
+    ) -> (Self, tokio::sync::oneshot::Receiver<()>) {
+        let (cut, is_cut) = tokio::sync::oneshot::channel();
+        let source = Self::through(folder, config, |journal| {
+            let (sender, mut receiver) = mpsc::channel::<Append>(1);
+            tokio::spawn(async move {
+                let mut left = blocks;
+                while let Some(append) = receiver.recv().await {
+                    if !matches!(append, Append::Idle(_)) {
+                        if left == 0 {
+                            break;
+                        }
+                        left -= 1;
+                    }
+                    if journal.send(append).await.is_err() {
+                        break;
+                    }
+                }
+                drop(journal);
+                // Nobody needs to wait for it.
+                let _ = cut.send(());
+                while receiver.recv().await.is_some() {}
+            });
+            sender
+        });
+        (source, is_cut)
+    }
+
     /// Waits until the source streams.
     pub async fn streaming(&self) {
         self.state("streaming", |state| *state == SourceState::Streaming).await;
