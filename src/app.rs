@@ -337,7 +337,7 @@ async fn first_connection(
         () = tokio::time::sleep(limit) => {}
     }
     let finding = match &status.borrow_and_update().state {
-        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
+        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy, .. } => {
             Finding::error("source", "source", error.clone()).suggest(remedy.clone())
         }
         _ => Finding::error("source", "source", format!("no database within {limit:?}"))

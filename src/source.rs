@@ -40,6 +40,7 @@ mod wire;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -130,6 +131,7 @@ impl Source {
         let worker = Worker {
             asks,
             place,
+            is_sent: AtomicBool::new(false),
             assembler: assembler.map_err(io::Error::other)?,
             config,
             store,
@@ -167,6 +169,8 @@ struct Worker {
     asks: mpsc::Receiver<Ask>,
     /// Where the server is that it comes from.
     place: watch::Sender<Option<Place>>,
+    /// Whether all of a snapshot is on its way to the journal.
+    is_sent: AtomicBool,
     /// What went wrong last: said once.
     told: Option<Report>,
 }
@@ -330,16 +334,20 @@ impl Worker {
 
     /// Says what went wrong, to the status and, when it is news, to the log.
     fn tell(&mut self, fault: Fault, wait: Duration) -> Result<(), StoreError> {
-        let halt = matches!(fault, Fault::Halt(_));
+        let slot_lost = matches!(fault, Fault::Lost(_));
+        let halt = slot_lost || matches!(fault, Fault::Halt(_));
         let report = match fault {
             Fault::Taken(report) => {
                 self.stand_by(report);
                 return Ok(());
             }
-            Fault::Away(report) | Fault::Person(report) | Fault::Halt(report) => report,
+            Fault::Away(report)
+            | Fault::Person(report)
+            | Fault::Lost(report)
+            | Fault::Halt(report) => report,
             Fault::Store(error) => {
                 let remedy = "see the disk of `store.path`, and start walmill again".into();
-                self.publisher.halted(Report { error: error.to_string(), remedy });
+                self.publisher.halted(Report { error: error.to_string(), remedy }, false);
                 return Err(error);
             }
         };
@@ -352,7 +360,7 @@ impl Worker {
             self.told = Some(report.clone());
         }
         match halt {
-            true => self.publisher.halted(report),
+            true => self.publisher.halted(report, slot_lost),
             false => self.publisher.waiting(report, wait),
         }
         Ok(())

@@ -115,7 +115,9 @@ fn recreate(config: &Config, snapshot: bool, yes: bool) -> Result<(), Failure> {
     confirm(yes, &format!("Make slot `{slot}` anew, give up what it lost{then}?"))?;
     match Store::open(&config.store, Arc::new(Metrics::new())) {
         Ok(store) => {
-            let asked = store.ask_renewal(Renewal { snapshot }).and_then(|()| store.close());
+            let asked = store
+                .ask_renewal(Renewal { snapshot, lost: false, point: None })
+                .and_then(|()| store.close());
             asked.map_err(|error| {
                 let message = format!("{:#}", anyhow::Error::new(error));
                 Failure::run_time(Finding::error("store", "store.path", message))

@@ -86,6 +86,8 @@ pub enum SourceState {
         error: String,
         /// What a person can do about it.
         remedy: String,
+        /// Whether it is the slot that cannot give what comes next, so that it can be made anew.
+        slot_lost: bool,
     },
     /// Shut down.
     Stopped,

@@ -64,7 +64,7 @@ fn source_check(source: &SourceStatus) -> Check {
         SourceState::Streaming => (true, "streaming".to_owned()),
         SourceState::Connecting => (false, "connecting".to_owned()),
         SourceState::Snapshotting(progress) => (false, snapshotting(progress)),
-        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy } => {
+        SourceState::Waiting { error, remedy, .. } | SourceState::Halted { error, remedy, .. } => {
             (false, format!("{error}: {remedy}"))
         }
         SourceState::Standby { error, .. } => (false, format!("standby: {error}")),

@@ -15,7 +15,7 @@ use crate::model::status::SourceState;
 use crate::store::renewal::Renewal;
 
 /// `POST /api/v1/slot/recreate?snapshot=true`: gives up what the slot lost. Only a source that
-/// halted takes it: a slot that works has lost nothing.
+/// halted because of its slot takes it: a slot that works has lost nothing.
 pub(super) async fn recreate(
     State(server): State<Arc<Server>>,
     uri: Uri,
@@ -29,13 +29,15 @@ pub(super) async fn recreate(
             return Err(Problem::bad_request(finding));
         }
     };
-    let halted = matches!(server.state.source.borrow().state, SourceState::Halted { .. });
+    let halted =
+        matches!(server.state.source.borrow().state, SourceState::Halted { slot_lost: true, .. });
     if !halted {
-        let finding = Finding::error("slot-works", "slot", "the source has not halted")
-            .suggest("to bring in rows that are there already, use `walmill backfill start`");
+        let finding =
+            Finding::error("slot-works", "slot", "the source has not halted because of its slot")
+                .suggest("to bring in rows that are there already, use `walmill backfill start`");
         return Err(Problem::new(StatusCode::CONFLICT, finding));
     }
-    server.state.store.ask_renewal(Renewal { snapshot })?;
+    server.state.store.ask_renewal(Renewal { snapshot, lost: true, point: None })?;
     let accepted = Json(json!({ "renewal": { "snapshot": snapshot } }));
     Ok((StatusCode::ACCEPTED, accepted).into_response())
 }

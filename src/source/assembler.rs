@@ -307,6 +307,11 @@ impl Assembler {
         Ok(appended)
     }
 
+    /// The last commit that is complete, here or in the journal.
+    pub(super) fn last_commit(&self) -> Lsn {
+        self.blocks.last_commit()
+    }
+
     /// Whether there is a block to hand on.
     pub(super) fn has_block(&self) -> bool {
         self.is_replaying() || self.blocks.has_block()

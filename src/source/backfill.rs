@@ -93,8 +93,12 @@ impl Runner {
         let mut taker = Taker::new(config, store, asks, self.place.clone());
         loop {
             let Some(id) = self.turn() else {
-                taker.rest().await;
-                match self.commands.recv().await {
+                // The stream answers when it streams; wishes are heard before that.
+                let command = tokio::select! {
+                    command = self.commands.recv() => command,
+                    () = taker.rest(), if taker.is_busy() => continue,
+                };
+                match command {
                     Some(command) => self.handle(command).await?,
                     None => return Ok(()),
                 }

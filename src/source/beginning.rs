@@ -2,6 +2,7 @@
 //! what is not.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -30,7 +31,7 @@ enum Beginning {
     NewSlot,
     /// The slot is to be made, and the rows that were there before it are to be brought in.
     Snapshot,
-    /// A person gave up what the slot lost: it is to be made anew.
+    /// A person gave up what the slot lost, if anything was: it is to be made anew.
     Anew(Renewal, Option<Gap>),
 }
 
@@ -75,7 +76,7 @@ impl Worker {
                 slot::create(&server.database, &self.config).await?;
                 server.past.durable
             }
-            Beginning::Snapshot => self.snapshot(&mut server, None, appender).await?,
+            Beginning::Snapshot => self.snapshot(&mut server, None, None, appender).await?,
             Beginning::Anew(renewal, gap) => {
                 self.renew(&mut server, renewal, gap, appender).await?
             }
@@ -89,13 +90,14 @@ impl Worker {
         if past.is_empty() || moved {
             self.store.set_origin(&slot::origin_of(&identity, &self.config))?;
         }
+        // Only now that the slot is ours it is known where its last reader left it.
+        let gone = || Fault::away("the slot is gone", "see who drops replication slots");
+        let slot = slot::find(&database, &self.config).await?.ok_or_else(gone)?;
+        slot::check_place(&slot, from, &self.config)?;
         if from == Lsn::ZERO {
-            // Where the journal begins. Only now that the slot is ours it is known where its last
-            // reader left it; from here on, whoever moves it is somebody else. If the journal has
-            // ended, the stream finds out.
-            let slot = slot::find(&database, &self.config).await?;
-            let confirmed = slot.map_or(Lsn::ZERO, |slot| slot.confirmed);
-            let _ = appender.send(Append::Idle(confirmed)).await;
+            // Where the journal begins: from here on, whoever moves the slot is somebody else. If
+            // the journal has ended, the stream finds out.
+            let _ = appender.send(Append::Idle(slot.confirmed)).await;
         }
         Ok(Running { database: Arc::new(database), halves, wal_sender_timeout })
     }
@@ -108,7 +110,9 @@ impl Worker {
         let identity = connection.identify().await?;
         self.publisher.identified(connection.server_version(), &identity);
         self.place.send_replace(Some(connection.place().clone()));
-        let past = Past { origin: self.store.origin()?, durable: self.durable.borrow().lsn() };
+        let durable = self.durable.borrow().lsn();
+        let last_commit = self.assembler.last_commit().max(self.store.last_commit());
+        let past = Past::new(self.store.origin()?, durable, last_commit);
         let known = past.origin.as_ref().map(|origin| origin.timeline);
         let moved = known.is_some_and(|known| known != identity.timeline) && !past.is_empty();
         let history = if moved { Some(connection.history(identity.timeline).await?) } else { None };
@@ -128,11 +132,21 @@ impl Worker {
             None if past.is_empty() => Ok(()),
             None => Err(slot::missing(past, identity, config)),
         };
+        let works = found.is_some() && standing.is_ok();
         if let Some(renewal) = renewal {
-            let gap = || Gap::new(past.durable, renewal.snapshot, standing.err());
-            let gap = (!past.is_empty()).then(gap);
-            slot::remove(database, config.slot.as_str()).await?;
-            return Ok(Beginning::Anew(renewal, gap));
+            // A kill came between the last of it and its end; or nothing was lost at all.
+            let is_done = renewal.point.is_some_and(|point| past.durable >= point);
+            let is_needless = !renewal.lost && publication::exists(database, config).await?;
+            if !(works && (is_done || (is_needless && renewal.point.is_none()))) {
+                let gap = || Gap::new(past.received, renewal.snapshot, standing.err());
+                let gap = (!past.is_empty()).then(gap);
+                slot::remove(database, config.slot.as_str()).await?;
+                return Ok(Beginning::Anew(renewal, gap));
+            }
+            if !is_done {
+                tracing::warn!(slot = %config.slot, "works, so it is not made anew");
+            }
+            self.store.end_renewal()?;
         }
         standing?;
         if found.is_some() {
@@ -148,9 +162,11 @@ impl Worker {
     async fn snapshot(
         &mut self,
         server: &mut Server<'_>,
+        renewal: Option<Renewal>,
         gap: Option<Gap>,
         appender: &Appender,
     ) -> Result<Lsn, Fault> {
+        self.is_sent.store(false, Ordering::Relaxed);
         let snapshotter = Snapshotter {
             config: &self.config,
             store: &self.store,
@@ -159,7 +175,9 @@ impl Worker {
             publisher: &self.publisher,
             identity: &server.identity,
             definitions: self.assembler.definitions(),
+            renewal,
             gap,
+            is_sent: &self.is_sent,
             place: server.connection.place().clone(),
         };
         snapshotter.take(&mut server.connection, &server.database).await
@@ -174,12 +192,13 @@ impl Worker {
         appender: &Appender,
     ) -> Result<Lsn, Fault> {
         let point = if renewal.snapshot {
-            self.snapshot(server, gap, appender).await?
+            self.snapshot(server, Some(renewal), gap, appender).await?
         } else {
             slot::create(&server.database, &self.config).await?;
             let made = slot::find(&server.database, &self.config).await?;
             let gone = || Fault::away("the new slot is gone", "see who drops replication slots");
             let point = made.ok_or_else(gone)?.confirmed;
+            self.store.note_renewal(Renewal { point: Some(point), ..renewal })?;
             slot::check_order(point, self.store.last_commit())?;
             if let Some(gap) = gap {
                 let _ = appender.send(Append::Block(gap.block(point))).await;
@@ -198,6 +217,10 @@ impl Worker {
     /// A snapshot that a shutdown cuts off begins anew at the next start, and its slot would hold
     /// the server's log meanwhile.
     pub(super) async fn leave_no_slot(&self, attempt: usize) {
+        if self.is_sent.load(Ordering::Relaxed) {
+            // The journal may still take the last of it; the next start knows whether it did.
+            return;
+        }
         let Ok(Some(begun)) = self.store.unfinished_snapshot() else { return };
         let dropped = async {
             let mut connection = Connection::open(&self.config, attempt).await?;

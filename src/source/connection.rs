@@ -134,18 +134,22 @@ impl<'a> Connection<'a> {
     }
 
     /// Creates the slot and exports its snapshot. PostgreSQL waits here for every transaction that
-    /// is open now.
-    pub(super) async fn create_slot(&mut self) -> Result<Made, Fault> {
+    /// is open now. The inner error: the server said no, so there is no slot of ours.
+    pub(super) async fn create_slot(&mut self) -> Result<Result<Made, Fault>, Fault> {
         if self.major_version() >= WITH_TRANSACTION_TIMEOUT {
             self.ask("SET transaction_timeout TO 0").await?;
         }
         let export = options::exporting_slot(self.config, self.major_version());
         let slot = quote(self.config.slot.as_str());
         let query = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {export}");
-        let row = self.answer("create the slot", &query, None).await?;
+        let doing = "create the slot";
+        let row = match self.session.try_ask(doing, &query).await? {
+            Ok(row) => row,
+            Err(refusal) => return Ok(Err(Fault::refused(doing, &refusal, &self.config.url))),
+        };
         match (row.get(1).map(|point| point.parse()), row.get(2)) {
-            (Some(Ok(point)), Some(snapshot)) => Ok(Made { point, snapshot: snapshot.clone() }),
-            _ => Err(Fault::broken("create the slot", &broken("CREATE_REPLICATION_SLOT"))),
+            (Some(Ok(point)), Some(snapshot)) => Ok(Ok(Made { point, snapshot: snapshot.clone() })),
+            _ => Err(Fault::broken(doing, &broken("CREATE_REPLICATION_SLOT"))),
         }
     }
 
@@ -158,19 +162,9 @@ impl<'a> Connection<'a> {
 
     /// The first row of the answer.
     async fn ask(&mut self, query: &str) -> Result<Vec<String>, Fault> {
-        self.answer(&query.to_lowercase(), query, Some(ANSWER)).await
-    }
-
-    /// The same, within a time of its own or none.
-    async fn answer(
-        &mut self,
-        doing: &str,
-        query: &str,
-        limit: Option<Duration>,
-    ) -> Result<Vec<String>, Fault> {
-        let limit = limit.unwrap_or(Duration::MAX);
-        let answer = timeout(limit, self.session.ask(doing, query, &self.config.url)).await;
-        answer.map_err(|_| Fault::silent(doing, limit))?
+        let doing = query.to_lowercase();
+        let answer = timeout(ANSWER, self.session.ask(&doing, query, &self.config.url)).await;
+        answer.map_err(|_| Fault::silent(&doing, ANSWER))?
     }
 }
 

@@ -113,6 +113,7 @@ fn report(fault: Fault) -> Report {
         Fault::Away(report)
         | Fault::Taken(report)
         | Fault::Person(report)
+        | Fault::Lost(report)
         | Fault::Halt(report) => report,
         Fault::Store(error) => {
             Report { error: error.to_string(), remedy: "see the disk of `store.path`".into() }

@@ -100,6 +100,7 @@ fn report(fault: Fault) -> Option<Report> {
         Fault::Away(report)
         | Fault::Taken(report)
         | Fault::Person(report)
+        | Fault::Lost(report)
         | Fault::Halt(report) => Some(report),
         Fault::Store(_) => None,
     }

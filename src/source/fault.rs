@@ -16,6 +16,9 @@ pub(super) enum Fault {
     Taken(Report),
     /// Tries again, seldom: somebody has to do something first.
     Person(Report),
+    /// The slot cannot give what comes next: going on would lose changes, until a person gives
+    /// them up.
+    Lost(Report),
     /// Going on would lose or invent changes.
     Halt(Report),
     /// Ends: what is on disk is unknown until it is opened again.
@@ -45,12 +48,17 @@ impl Fault {
         Self::Halt(Report { error: error.into(), remedy: remedy.into() })
     }
 
+    pub(super) fn lost(error: impl Into<String>, slot: &str, cure: &str) -> Self {
+        Self::Lost(Report { error: error.into(), remedy: format!("{cure}{}", start_anew(slot)) })
+    }
+
     /// What there is to say of it, unless the store failed.
     pub(super) fn report(self) -> Result<Report, StoreError> {
         match self {
             Self::Away(report)
             | Self::Taken(report)
             | Self::Person(report)
+            | Self::Lost(report)
             | Self::Halt(report) => Ok(report),
             Self::Store(error) => Err(error),
         }
@@ -117,6 +125,12 @@ impl Fault {
                 "raise `max_replication_slots`, or drop a slot that is not used any more: \
                  `SELECT slot_name, active FROM pg_replication_slots`",
             ),
+            "55006" => Self::Taken(Report {
+                error,
+                remedy: "nothing, if this is a standby: it takes over when the slot is freed; \
+                         otherwise give this walmill a slot of its own (`source.slot`)"
+                    .into(),
+            }),
             "57P01" | "57P02" | "57P03" => Self::away(error, NOTHING),
             _ => Self::away(error, "see the server's log"),
         }
@@ -126,24 +140,15 @@ impl Fault {
     pub(super) fn stopped(server: &ServerError, url: &Url, slot: &str) -> Self {
         let error = format!("stream from slot `{slot}`: {server}");
         match server.code.as_str() {
-            "55006" => Self::Taken(Report {
-                error,
-                remedy: "nothing, if this is a standby: it takes over when the slot is freed; \
-                         otherwise give this walmill a slot of its own (`source.slot`)"
-                    .into(),
-            }),
             // The next try looks at the slot, and says what is lost.
             "55000" | "58P01" => Self::away(error, start_anew(slot)),
-            "42704" if server.message.contains("publication") => Self::halt(
+            "42704" if server.message.contains("publication") => Self::lost(
                 error,
-                format!(
-                    "the slot holds changes from before the publication was made, and PostgreSQL \
-                     cannot decode them; skip them on purpose: `SELECT \
-                     pg_replication_slot_advance('{slot}', pg_current_wal_lsn())`, with a new \
-                     `store.path`"
-                ),
+                slot,
+                "the slot holds changes from before the publication was made, which PostgreSQL \
+                 cannot decode; ",
             ),
-            "42704" => Self::halt(error, start_anew(slot)),
+            "42704" => Self::lost(error, slot, ""),
             "22021" => Self::person(
                 error,
                 "a value is no text in the server's encoding: correct the row, or skip it with \

@@ -25,6 +25,7 @@ impl Gap {
                 Fault::Away(report)
                 | Fault::Taken(report)
                 | Fault::Person(report)
+                | Fault::Lost(report)
                 | Fault::Halt(report),
             ) => {
                 let Report { error, .. } = report;

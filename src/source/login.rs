@@ -351,6 +351,16 @@ impl Session {
         query: &str,
         url: &Url,
     ) -> Result<Vec<String>, Fault> {
+        let answer = self.try_ask(doing, query).await?;
+        answer.map_err(|refusal| Fault::refused(doing, &refusal, url))
+    }
+
+    /// The same, where it matters whether the server said no or said nothing.
+    pub(super) async fn try_ask(
+        &mut self,
+        doing: &str,
+        query: &str,
+    ) -> Result<Result<Vec<String>, ServerError>, Fault> {
         let broke = |error: io::Error| Fault::broken(doing, &error);
         let mut message = BytesMut::new();
         frontend::query(query, &mut message).map_err(broke)?;
@@ -366,10 +376,7 @@ impl Session {
                 _ => {}
             }
         }
-        match refusal {
-            Some(refusal) => Err(Fault::refused(doing, &refusal, url)),
-            None => Ok(answer),
-        }
+        Ok(refusal.map_or(Ok(answer), Err))
     }
 
     /// Whether the server follows another one.

@@ -45,18 +45,23 @@ pub(super) async fn ensure(
         [&config.publication.as_str(), &MARK];
     let found = database.rows("look up the publication", query, &parameters).await?;
     match found.first().map(|row| (row.get(0), row.get(1))) {
-        None if slot_exists && !first => Err(Fault::halt(
+        None if slot_exists && !first => Err(Fault::lost(
             format!("publication `{}` is gone", config.publication),
-            format!(
-                "PostgreSQL cannot decode what was written without it; {}",
-                super::fault::start_anew(config.slot.as_str())
-            ),
+            config.slot.as_str(),
+            "PostgreSQL cannot decode what was written without it; ",
         )),
         None => create(database, config, &tables).await,
         Some((_, true)) => Ok(()),
         Some((true, false)) if config.create_publication => add(database, config, &tables).await,
         Some(_) => warn_of_missing(database, config, &tables).await,
     }
+}
+
+/// Whether the publication is there.
+pub(super) async fn exists(database: &Database, config: &Config) -> Result<bool, Fault> {
+    let query = "SELECT FROM pg_publication WHERE pubname = $1";
+    let name = config.publication.as_str();
+    Ok(!database.rows("look up the publication", query, &[&name]).await?.is_empty())
 }
 
 /// The database's tables that the config names.

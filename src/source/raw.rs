@@ -21,6 +21,7 @@ pub async fn read(config: &Config, until: Lsn) -> Result<u64, String> {
         Fault::Away(report)
         | Fault::Taken(report)
         | Fault::Person(report)
+        | Fault::Lost(report)
         | Fault::Halt(report) => report.error,
     })
 }

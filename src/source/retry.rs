@@ -38,7 +38,7 @@ fn wait(fault: &Fault, failures: u32) -> Duration {
         Fault::Away(_) => (SOON, SOON_MAX),
         Fault::Taken(_) => (TURN, TURN),
         Fault::Person(_) => (SELDOM, SELDOM_MAX),
-        Fault::Halt(_) | Fault::Store(_) => (SELDOM_MAX, SELDOM_MAX),
+        Fault::Lost(_) | Fault::Halt(_) | Fault::Store(_) => (SELDOM_MAX, SELDOM_MAX),
     };
     first.saturating_mul(1 << failures.min(16)).min(most)
 }

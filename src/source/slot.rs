@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::config::{Config, Snapshot};
 use super::connection::Identity;
 use super::database::Database;
-use super::fault::{Fault, start_anew};
+use super::fault::Fault;
 use super::options;
 use crate::model::Lsn;
 use crate::store::Origin;
@@ -32,9 +32,18 @@ pub(super) struct Past {
     pub(super) origin: Option<Origin>,
     /// What is on our disk.
     pub(super) durable: Lsn,
+    /// How far what was received reaches, on disk or on its way there: all of it will be shown.
+    pub(super) received: Lsn,
 }
 
 impl Past {
+    /// `last_commit`: of the last transaction that was received.
+    pub(super) fn new(origin: Option<Origin>, durable: Lsn, last_commit: Lsn) -> Self {
+        // A commit's record lies behind its LSN.
+        let received = durable.max(Lsn(last_commit.0.saturating_add(1)));
+        Self { origin, durable, received }
+    }
+
     /// Nothing was streamed yet.
     pub(super) fn is_empty(&self) -> bool {
         self.origin.is_none() || self.durable == Lsn::ZERO
@@ -152,23 +161,23 @@ pub(super) fn check_origin(
         return differs("the slot", &origin.slot, &now.slot);
     }
     if let Some(end) = history.map(|history| end_of(origin.timeline, history))
-        && past.durable > end
+        && past.received > end
     {
         return Err(Fault::halt(
             format!(
                 "another server was promoted at {end}, before walmill's position {}: what was \
                  received of the lost part never was on this one",
-                past.durable
+                past.received
             ),
             "use a new data folder (`store.path`) and a new slot to go on from here",
         ));
     }
-    if past.durable > identity.flushed {
+    if past.received > identity.flushed {
         return Err(Fault::halt(
             format!(
                 "the server's log ends at {}, before walmill's position {}: it was restored from a \
                  backup, or promoted without its last changes",
-                identity.flushed, past.durable
+                identity.flushed, past.received
             ),
             "what was received of the lost part has been delivered; use a new data folder \
              (`store.path`) and a new slot to go on from here",
@@ -205,20 +214,23 @@ pub(super) fn check(
             "wal_removed" => "raise `max_slot_wal_keep_size` for the next time; ",
             _ => "",
         };
-        return Err(Fault::halt(
-            format!("slot `{name}` was invalidated ({reason}): {}", lost(past, slot, identity)),
-            format!("{cure}{}", start_anew(name)),
-        ));
+        let error =
+            format!("slot `{name}` was invalidated ({reason}): {}", lost(past, slot, identity));
+        return Err(Fault::lost(error, name, cure));
     }
-    if !past.is_empty() && slot.confirmed > past.durable {
-        return Err(Fault::halt(
-            format!(
-                "slot `{name}` is at {}, past walmill's position {}: another reader took the \
-                 changes between, or the slot was made anew",
-                slot.confirmed, past.durable
-            ),
-            start_anew(name),
-        ));
+    check_place(slot, past.durable, config)
+}
+
+/// Whether the slot is no further than we are. A store that is empty takes it where it is.
+pub(super) fn check_place(slot: &Slot, from: Lsn, config: &Config) -> Result<(), Fault> {
+    let name = config.slot.as_str();
+    if from > Lsn::ZERO && slot.confirmed > from {
+        let error = format!(
+            "slot `{name}` is at {}, past walmill's position {from}: another reader took the \
+             changes between, or the slot was made anew",
+            slot.confirmed
+        );
+        return Err(Fault::lost(error, name, ""));
     }
     Ok(())
 }
@@ -227,7 +239,7 @@ pub(super) fn check(
 pub(super) fn missing(past: &Past, identity: &Identity, config: &Config) -> Fault {
     let name = config.slot.as_str();
     let lost = lost_from(past.durable, identity);
-    Fault::halt(format!("slot `{name}` is gone: {lost}"), start_anew(name))
+    Fault::lost(format!("slot `{name}` is gone: {lost}"), name, "")
 }
 
 /// What nobody will send any more.
@@ -277,7 +289,10 @@ mod tests {
     }
 
     fn past(durable: u64) -> Past {
-        Past { origin: Some(origin_of(&identity(), &config())), durable: Lsn(durable) }
+        {
+            let (durable, received) = (Lsn(durable), Lsn(durable));
+            Past { origin: Some(origin_of(&identity(), &config())), durable, received }
+        }
     }
 
     fn slot(confirmed: u64) -> Slot {
@@ -290,7 +305,7 @@ mod tests {
     }
 
     fn is_halt(result: Result<(), Fault>) -> bool {
-        matches!(result, Err(Fault::Halt(_)))
+        matches!(result, Err(Fault::Halt(_) | Fault::Lost(_)))
     }
 
     #[test]
@@ -321,13 +336,16 @@ mod tests {
         let check = |durable| check_origin(&past(durable), &promoted, Some(history), &config());
         assert!(check(500).is_ok());
         assert!(is_halt(check(501)));
+        // What was received counts, though it is not on our disk yet: it will be shown.
+        let waiting = Past { durable: Lsn(400), ..past(501) };
+        assert!(is_halt(check_origin(&waiting, &promoted, Some(history), &config())));
         assert_eq!(end_of(2, history), Lsn(0x320));
         assert_eq!(end_of(9, history), Lsn::ZERO);
     }
 
     #[test]
     fn an_empty_store_takes_any_slot_of_its_own_kind() {
-        let nothing = Past { origin: None, durable: Lsn::ZERO };
+        let nothing = Past { origin: None, durable: Lsn::ZERO, received: Lsn::ZERO };
         assert!(check(&slot(501), &nothing, &identity(), &config()).is_ok());
         assert!(check_origin(&nothing, &identity(), None, &config()).is_ok());
         let physical = Slot { plugin: None, ..slot(1) };

@@ -88,6 +88,7 @@ fn finding(fault: Fault) -> Finding {
         Fault::Away(report)
         | Fault::Taken(report)
         | Fault::Person(report)
+        | Fault::Lost(report)
         | Fault::Halt(report) => {
             let Report { error, remedy } = report;
             Finding::error("source", "source", error).suggest(remedy)

@@ -12,6 +12,8 @@ pub(super) mod catalog;
 pub(super) mod copy;
 pub(super) mod worker;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +31,7 @@ use crate::model::status::SnapshotProgress;
 use crate::model::{Lsn, RelationId, clock};
 use crate::pgoutput::frame;
 use crate::store::journal::{Append, Block, Durable, TableUse};
+use crate::store::renewal::Renewal;
 use crate::store::{BegunSnapshot, Store};
 use catalog::{Part, Published};
 use worker::{Rows, Session, Work};
@@ -42,8 +45,11 @@ pub(super) struct Snapshotter<'a> {
     pub(super) durable: watch::Receiver<Durable>,
     pub(super) publisher: &'a Publisher,
     pub(super) identity: &'a Identity,
-    /// What is lost before it.
+    /// The order that it is taken for, and what is lost before it.
+    pub(super) renewal: Option<Renewal>,
     pub(super) gap: Option<Gap>,
+    /// Set once all of it is on its way to the journal.
+    pub(super) is_sent: &'a AtomicBool,
     /// The definitions that changes so far have used: those of an older stream, where there is one.
     pub(super) definitions: &'a mut Definitions,
     /// Where the server is.
@@ -108,10 +114,20 @@ impl Snapshotter<'_> {
         }
         self.store.begin_snapshot(&begun)?;
         self.publisher.snapshotting(SnapshotProgress::default());
-        let made = slot::waiting(connection.create_slot()).await?;
+        let made = match slot::waiting(connection.create_slot()).await? {
+            Ok(made) => made,
+            Err(refused) => {
+                // Whatever slot there is, it is not ours to drop.
+                self.store.end_snapshot()?;
+                return Err(refused);
+            }
+        };
         tracing::info!(slot = %self.config.slot, point = %made.point, "created, with a snapshot");
         begun.point = Some(made.point);
         self.store.begin_snapshot(&begun)?;
+        if let Some(renewal) = self.renewal {
+            self.store.note_renewal(Renewal { point: Some(made.point), ..renewal })?;
+        }
         slot::check_order(BegunSnapshot::commit_before(made.point), self.store.last_commit())?;
         if let Some(gap) = self.gap.take() {
             let told = self.appender.send(Append::Block(gap.block(made.point))).await;
@@ -168,6 +184,7 @@ impl Snapshotter<'_> {
         let write = writer.run(receiver, total(&tables), self.publisher);
         let (_, mut writer) = tokio::try_join!(read, write)?;
         writer.tables = self.definitions.commit();
+        self.is_sent.store(true, Ordering::Relaxed);
         writer.append(worker::ending(&begin, commit, made.point, time), Some(made.point)).await?;
         Ok(u64::from(writer.ordinal))
     }

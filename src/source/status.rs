@@ -81,9 +81,9 @@ impl Publisher {
         self.set(SourceState::Standby { error, remedy });
     }
 
-    pub(super) fn halted(&self, report: Report) {
+    pub(super) fn halted(&self, report: Report, slot_lost: bool) {
         let Report { error, remedy } = report;
-        self.set(SourceState::Halted { error, remedy });
+        self.set(SourceState::Halted { error, remedy, slot_lost });
     }
 
     pub(super) fn stopped(&self) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Store, StoreError, from_json, to_json};
+use crate::model::Lsn;
 
 const KEY: &str = "renewal";
 
@@ -13,6 +14,11 @@ const KEY: &str = "renewal";
 pub struct Renewal {
     /// Whether the tables' rows as they are then come into the stream, too.
     pub snapshot: bool,
+    /// Whether the source has halted because of its slot. If not, a slot that turns out to work
+    /// stays.
+    pub lost: bool,
+    /// Where the new slot begins, once it is made.
+    pub point: Option<Lsn>,
 }
 
 impl Store {
@@ -27,16 +33,22 @@ impl Store {
 
     /// Asks for a renewal, on disk when this returns.
     pub fn ask_renewal(&self, renewal: Renewal) -> Result<(), StoreError> {
-        self.inner.meta.insert(KEY, to_json(&renewal)?)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.note_renewal(renewal)?;
         self.inner.renewals.send_modify(|asked| *asked += 1);
         Ok(())
     }
 
-    /// It is done.
+    /// Says how far it is, on disk when this returns.
+    pub fn note_renewal(&self, renewal: Renewal) -> Result<(), StoreError> {
+        self.inner.meta.insert(KEY, to_json(&renewal)?)?;
+        self.inner.db.persist(PersistMode::SyncAll)?;
+        Ok(())
+    }
+
+    /// It is done, or not to be done, and will not be tried again when this returns.
     pub fn end_renewal(&self) -> Result<(), StoreError> {
         self.inner.meta.remove(KEY)?;
-        self.inner.syncer.wrote();
+        self.inner.db.persist(PersistMode::SyncAll)?;
         Ok(())
     }
 

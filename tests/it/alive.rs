@@ -49,7 +49,7 @@ async fn connected(source: &Streaming, times: u64) {
 async fn halted(source: &Streaming) -> (String, String) {
     let state = source.state("halted", |state| matches!(state, SourceState::Halted { .. })).await;
     match state {
-        SourceState::Halted { error, remedy } => (error, remedy),
+        SourceState::Halted { error, remedy, .. } => (error, remedy),
         other => panic!("{other:?}"),
     }
 }

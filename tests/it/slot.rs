@@ -80,7 +80,10 @@ async fn a_lost_slot_is_made_anew_with_what_the_tables_hold_behind_a_gap() {
     let mut walmill = Walmill::start(CONFIG, &cluster.url()).await;
     let refused = slot(&walmill, &["recreate", "--yes"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("has not halted"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("has not halted because of its slot"),
+        "{refused:?}"
+    );
     execute(&client, "insert into t values (1)").await;
     events(&walmill, 1).await;
     walmill.terminate();
@@ -182,7 +185,7 @@ async fn wherever_a_renewal_is_cut_off_the_next_start_ends_it() {
         let (source, is_cut) = Streaming::cut_after(folder.path(), config.clone(), survive);
         let halted = |state: &SourceState| matches!(state, SourceState::Halted { .. });
         source.state("halted", halted).await;
-        source.store.ask_renewal(Renewal { snapshot: true }).expect("ask");
+        source.store.ask_renewal(Renewal { snapshot: true, lost: true, point: None }).expect("ask");
         is_cut.await.expect("the journal's end is watched");
         source.stop().await;
         let source = Streaming::start(folder.path(), config);
@@ -190,6 +193,33 @@ async fn wherever_a_renewal_is_cut_off_the_next_start_ends_it() {
         let (gaps, rows) = journal(&source);
         // One that was told of and led nowhere is told of again.
         assert_eq!((gaps, rows), (1 + usize::from(survive > 0), 4 + survive), "{survive}");
+        assert_eq!(source.store.renewal().expect("read"), None);
+        source.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_is_done_or_needless_leaves_a_slot_that_works_alone() {
+    let (cluster, client) = table().await;
+    let folder: TempDir = tempfile::tempdir().expect("a folder");
+    let config = Config::new(cluster.url().parse().expect("a URL"));
+    let source = Streaming::start(folder.path(), config.clone());
+    source.streaming().await;
+    execute(&client, "insert into t values (1)").await;
+    source.changes(1).await;
+    let point = source.stop().await;
+    for (id, lost, point) in [(2, true, Some(point)), (3, false, None)] {
+        let source = Streaming::start(folder.path(), config.clone());
+        source.streaming().await;
+        // A kill may leave this behind, or a person may ask for it without need.
+        let order = Renewal { snapshot: true, lost, point };
+        source.store.note_renewal(order).expect("write");
+        source.stop().await;
+        execute(&client, &format!("insert into t values ({id})")).await;
+        let source = Streaming::start(folder.path(), config.clone());
+        let changes = source.changes(id).await;
+        assert_eq!(changes, (1..=id).map(|id| format!("+t {id}")).collect::<Vec<_>>());
+        assert_eq!(journal(&source), (0, 0));
         assert_eq!(source.store.renewal().expect("read"), None);
         source.stop().await;
     }

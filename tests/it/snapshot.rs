@@ -179,8 +179,6 @@ async fn wherever_it_is_cut_off_a_snapshot_begins_anew_and_nobody_saw_the_first(
         let seen = source.store.journal_reader(Offset::START).next().expect("read the journal");
         assert!(matches!(seen, Read::End));
         source.stop().await;
-        let slots = text(&client, "select count(*)::text from pg_replication_slots").await;
-        assert_eq!(slots, "0", "a shutdown leaves no slot behind that holds the log");
         execute(&client, "delete from words where id like '1%'").await;
         let again = Streaming::start(folder.path(), config(&cluster.url()));
         again.streaming().await;
@@ -357,4 +355,78 @@ async fn a_killed_walmill_takes_its_snapshot_anew() {
     }
     assert_eq!(others, [0]);
     assert!(snapshot.into_iter().eq((1..=150_000).step_by(2)));
+}
+
+#[tokio::test]
+async fn a_shutdown_in_the_middle_leaves_no_slot_behind_that_holds_the_log() {
+    let (cluster, folder) = (cluster(), folder());
+    let client = connect(&cluster).await;
+    Writer::tables(&client, 20_000).await;
+    // Nothing is ever taken from the journal's end of this channel.
+    let (blocked, held) = mpsc::channel(1);
+    let source = Streaming::through(folder.path(), config(&cluster.url()), |_| blocked);
+    let begun =
+        |state: &SourceState| matches!(state, SourceState::Snapshotting(p) if p.tables_total > 0);
+    source.state("begun", begun).await;
+    assert_eq!(text(&client, "select count(*)::text from pg_replication_slots").await, "1");
+    source.stop().await;
+    assert_eq!(text(&client, "select count(*)::text from pg_replication_slots").await, "0");
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_shutdown_while_the_last_of_it_is_on_its_way_loses_nothing() {
+    let (cluster, folder) = (cluster(), folder());
+    let client = connect(&cluster).await;
+    execute(&client, "create table items (id int primary key)").await;
+    execute(&client, "insert into items select generate_series(1, 100)").await;
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let config = config(&cluster.url());
+    // The journal gets the end of the snapshot once the source has ended.
+    let source = Streaming::through(folder.path(), config.clone(), |journal| {
+        let (sender, mut receiver) = mpsc::channel::<Append>(4);
+        tokio::spawn(async move {
+            let (mut last, mut held) = (None, Some(held));
+            while let Some(append) = receiver.recv().await {
+                match append {
+                    Append::Block(block) if block.complete => {
+                        last = Some(Append::Block(block));
+                        held.take().map(|held| held.send(()));
+                    }
+                    append => journal.send(append).await.expect("the journal runs"),
+                }
+            }
+            journal.send(last.expect("the end")).await.expect("the journal runs");
+        });
+        sender
+    });
+    is_held.await.expect("the end comes");
+    source.stop().await;
+    execute(&client, "insert into items values (101)").await;
+    let again = Streaming::start(folder.path(), config);
+    let changes = again.changes(101).await;
+    assert_eq!(changes.iter().filter(|change| change.starts_with("=items")).count(), 100);
+    assert_eq!(changes.last().map(String::as_str), Some("+items 101"));
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_slot_that_the_server_refused_to_make_is_nobodys_to_drop() {
+    let settings = [("max_replication_slots", "1")];
+    let (cluster, folder) = (crate::support::cluster_with(&settings), folder());
+    let client = connect(&cluster).await;
+    execute(&client, "create table items (id int primary key)").await;
+    let make = |name| format!("select pg_create_logical_replication_slot('{name}', 'pgoutput')");
+    execute(&client, &make("other")).await;
+    let source = Streaming::start(folder.path(), config(&cluster.url()));
+    let (error, _) = source.trouble().await;
+    assert!(error.contains("all replication slots are in use"), "{error}");
+    source.stop().await;
+    execute(&client, "select pg_drop_replication_slot('other')").await;
+    execute(&client, &make("walmill")).await;
+    execute(&client, "insert into items values (1)").await;
+    let config = Config { snapshot: Snapshot::Never, ..config(&cluster.url()) };
+    let source = Streaming::start(folder.path(), config);
+    assert_eq!(source.changes(1).await, ["+items 1"]);
+    source.stop().await;
 }

@@ -70,6 +70,11 @@ impl Blocks {
         Self { last_commit, frames, whole, open, ready, definitions }
     }
 
+    /// The last commit that is complete, here or in the journal.
+    pub(super) fn last_commit(&self) -> Lsn {
+        self.last_commit
+    }
+
     /// Forgets what has come of the open transaction.
     pub(super) fn forget_open(&mut self) {
         self.frames.truncate(self.whole_len());

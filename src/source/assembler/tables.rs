@@ -123,6 +123,8 @@ impl Tables {
             Some(id) => id,
             None => {
                 let id = (self.intern)(&known.relation)?;
+                // A change under an older definition is then of an unknown one, which is safe.
+                self.numbered.retain(|_, older| older.oid != oid);
                 self.numbered.insert(id, known.relation.clone());
                 *known.id.insert(id)
             }

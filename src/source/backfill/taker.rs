@@ -75,12 +75,19 @@ impl Taker {
         Self { config, store, asks, next, session: None, noting: false, place }
     }
 
-    /// There is nothing to take: lets go of the connection and of what was noted.
+    /// Whether there is something to let go of.
+    pub(super) fn is_busy(&self) -> bool {
+        self.session.is_some() || self.noting
+    }
+
+    /// There is nothing to take: lets go of the connection and of what was noted. Can be
+    /// cancelled; what was not done then is done the next time.
     pub(super) async fn rest(&mut self) {
         self.session = None;
-        if std::mem::take(&mut self.noting) {
+        if self.noting {
             // The source may have ended.
             let _ = ask(&self.asks, Ask::Rest).await;
+            self.noting = false;
         }
     }
 
@@ -245,16 +252,18 @@ impl Taker {
             Some(session) => emit(&session.database, id, Mark::High).await,
             None => Ok(()),
         };
-        if let Err(fault) = emitted {
-            // It may be in the server's log all the same. Once the stream begins its notes anew,
-            // the chunk has been placed or never will be.
-            ask(&self.asks, Ask::Note).await?;
-            if outcome.try_recv().is_err() {
-                return Err(fault);
+        let came = match emitted {
+            Ok(()) => outcome.await,
+            Err(fault) => {
+                // It may be in the server's log all the same. Once the stream begins its notes
+                // anew, the chunk has been placed or never will be.
+                ask(&self.asks, Ask::Note).await?;
+                let Ok(came) = outcome.try_recv() else { return Err(fault) };
+                self.session = None;
+                Ok(came)
             }
-            self.session = None;
-        }
-        match outcome.await {
+        };
+        match came {
             Ok(Outcome::Settled(Some(commit), backfill)) => {
                 let mut reader = self.store.journal_reader(Offset::end_of(commit));
                 let visible = reader.visible().wait_for(|visible| *visible >= commit).await;
@@ -410,7 +419,7 @@ fn failed(fault: Fault) -> Taken {
             ..report
         }),
         Fault::Away(report) | Fault::Taken(report) => Taken::Again(Some(report.error)),
-        Fault::Person(report) | Fault::Halt(report) => Taken::Failed(report),
+        Fault::Person(report) | Fault::Lost(report) | Fault::Halt(report) => Taken::Failed(report),
         Fault::Store(error) => Taken::Again(Some(error.to_string())),
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Local {
 impl Local {
     /// Looks into a data folder, if there is one. It is not made here.
     pub(super) async fn look(config: &store::Config) -> Self {
-        let past = Past { origin: None, durable: Lsn::ZERO };
+        let past = Past::new(None, Lsn::ZERO, Lsn::ZERO);
         let mut local = Self { past, in_use: false, unusable: None };
         if !config.path.exists() {
             let folder = nearest(&config.path);
@@ -92,8 +92,9 @@ async fn past_of(store: &Store) -> Result<Past, store::StoreError> {
     drop(journal.appender);
     // It has nothing to do, so it ends as it began.
     let _ = journal.done.await;
+    let last_commit = store.last_commit();
     store.close()?;
-    Ok(Past { origin, durable })
+    Ok(Past::new(origin, durable, last_commit))
 }
 
 fn disk(config: &store::Config) -> Option<Advice> {

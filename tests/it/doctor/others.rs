@@ -152,7 +152,13 @@ async fn a_slot_that_falls_behind_is_told_before_it_is_lost_and_after() {
     patient.run(&text(&finding, "suggestion")).await;
     assert_eq!(patient.codes(), Vec::<String>::new());
     patient.run(&keep("16MB")).await;
-    patient.run("checkpoint").await;
+    // The checkpointer reads the setting when it gets to it.
+    for _ in 0..100 {
+        patient.run("checkpoint").await;
+        if patient.codes().contains(&"slot-lost".into()) {
+            break;
+        }
+    }
     let finding = patient.finding("slot-lost");
     patient.run(&text(&finding, "suggestion")).await;
     let codes = patient.codes();

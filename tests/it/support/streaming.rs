@@ -106,7 +106,7 @@ impl Streaming {
         };
         match self.state("in trouble", wrong).await {
             SourceState::Waiting { error, remedy, .. } => (error, remedy),
-            SourceState::Halted { error, remedy } => (format!("halted: {error}"), remedy),
+            SourceState::Halted { error, remedy, .. } => (format!("halted: {error}"), remedy),
             other => panic!("{other:?}"),
         }
     }
