@@ -67,6 +67,14 @@ impl ByteSize {
     pub const fn bytes(self) -> u64 {
         self.0
     }
+
+    /// Rounded down to a unit of which there are at least ten: for a size that was measured.
+    #[must_use]
+    pub fn about(self) -> Self {
+        let fits = |(_, factor): &&(&str, u64)| self.0 / factor >= 10;
+        let factor = SIZES.iter().find(fits).map_or(1, |(_, factor)| *factor);
+        Self(self.0 - self.0 % factor)
+    }
 }
 
 impl Period {
@@ -181,6 +189,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_measured_size_is_shown_with_the_digits_that_matter() {
+        let about = |bytes| ByteSize::new(bytes).about().to_string();
+        assert_eq!(about(3_882_732 << 10), "3791MiB");
+        assert_eq!(about((25 << 30) + 17), "25GiB");
+        assert_eq!(about(9), "9B");
+    }
 
     #[test]
     fn sizes_and_periods_are_read_as_people_write_them() {

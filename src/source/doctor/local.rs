@@ -101,7 +101,8 @@ fn disk(config: &store::Config) -> Option<Advice> {
     let disk = statvfs(nearest(&config.path)).ok()?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let path = "store.path";
-    let at = format!("the disk of {} has {} free", config.path.display(), ByteSize::new(free));
+    let at =
+        format!("the disk of {} has {} free", config.path.display(), ByteSize::new(free).about());
     if free < config.min_free.bytes() {
         let message = format!("{at}, less than `min_free` = {}", config.min_free);
         return Some(

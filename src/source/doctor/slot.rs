@@ -166,7 +166,7 @@ fn behind(slot: &Slot, facts: &Facts<'_>, path: &str) -> Option<Advice> {
     if status == Some("unreserved") || (retained < BEHIND && !tight) {
         return None;
     }
-    let size = |bytes: i64| ByteSize::new(bytes.max(0).unsigned_abs());
+    let size = |bytes: i64| ByteSize::new(bytes.max(0).unsigned_abs()).about();
     let left = slot
         .safe
         .map_or(String::new(), |safe| format!(", and is lost when it is {} more", size(safe)));
