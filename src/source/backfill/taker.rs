@@ -119,7 +119,7 @@ impl Taker {
     /// From the low watermark to the last row.
     async fn read(&mut self, backfill: &Backfill) -> Result<Read, Fault> {
         let began = Instant::now();
-        let session = match self.session.take() {
+        let session = match self.session.take().filter(|_| !self.has_moved()) {
             Some(session) => session,
             None => self.open().await?,
         };
@@ -131,6 +131,9 @@ impl Taker {
         let id = self.next;
         let (sender, outcome) = oneshot::channel();
         ask(&self.asks, |done| Ask::Open { id, table, outcome: sender, done }).await?;
+        if self.has_moved() {
+            return Ok(Read::Not(Taken::Again(None)));
+        }
         emit(database, id, Mark::Low).await?;
         // Behind the lock the table stays as it is, and the snapshot sees how that is.
         let begin = format!(
@@ -166,7 +169,14 @@ impl Taker {
         Ok(Read::Chunk { id, chunk: Box::new(chunk), outcome })
     }
 
+    /// Whether the stream has connected anew since the session was opened: perhaps elsewhere,
+    /// where nothing comes of what the session writes.
+    fn has_moved(&self) -> bool {
+        self.place.has_changed().unwrap_or(true)
+    }
+
     async fn open(&mut self) -> Result<Session, Fault> {
+        self.place.mark_unchanged();
         let database = beside(&self.config, &self.place).await?;
         prepare(&database).await?;
         // Watermarks must be on disk to be sent, and wait for no standby.
@@ -253,7 +263,15 @@ impl Taker {
             None => Ok(()),
         };
         let came = match emitted {
-            Ok(()) => outcome.await,
+            Ok(()) => tokio::select! {
+                biased;
+                came = &mut outcome => came,
+                // With the connection went what was noted, so the chunk comes nowhere.
+                _ = self.place.changed() => {
+                    self.session = None;
+                    return Ok(Taken::Again(None));
+                }
+            },
             Err(fault) => {
                 // It may be in the server's log all the same. Once the stream begins its notes
                 // anew, the chunk has been placed or never will be.
