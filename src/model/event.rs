@@ -27,6 +27,12 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it is about everything before it, not about one row: nothing may go past it.
+    #[must_use]
+    pub fn is_barrier(self) -> bool {
+        matches!(self, Self::Truncate | Self::Schema | Self::Gap)
+    }
+
     /// The word for it in events: `insert`, `update`, …
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -48,23 +54,46 @@ impl Op {
 pub struct EventRecord {
     /// Its place, and so its id.
     pub offset: Offset,
-    /// `schema.table/key`, the key by which order is kept at every output; behind a NUL the row's
-    /// old key, where an update changed it: see [`EventRecord::keys`].
+    /// `schema.table/key`, and behind a [`KEY_END`] the row's old key, where an update changed it.
+    /// A [`KEY_END`] that nothing follows says that the event is about no single row: see
+    /// [`EventRecord::order`].
     pub key: Bytes,
     /// The CloudEvent, as JSON without line breaks, UTF-8.
     pub json: Bytes,
 }
 
+/// Which events of its stream an event keeps its order with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order<'a> {
+    /// Those of its key.
+    Key(&'a [u8]),
+    /// Those of both: an update changed the key.
+    Keys {
+        /// The row's key as it is now.
+        new: &'a [u8],
+        /// Its key before.
+        old: &'a [u8],
+    },
+    /// All of them, a barrier: what it says is about every row before it (they are gone, or of
+    /// another definition, or some are missing), and none behind it.
+    All,
+}
+
+/// Behind an event's key where more is to be said than the key; in no key, since PostgreSQL has no
+/// NUL in names, and keys have it percent-encoded.
+pub const KEY_END: u8 = 0;
+
 /// Fixed part of an encoded record: offset, key length, JSON length.
 const HEADER: usize = Offset::LEN + 4 + 4;
 
 impl EventRecord {
-    /// The row's key, and its old one where an update changed it: order is kept for both.
+    /// Which events of its stream it keeps its order with.
     #[must_use]
-    pub fn keys(&self) -> (&[u8], Option<&[u8]>) {
-        match memchr::memchr(0, &self.key) {
-            Some(at) => (&self.key[..at], Some(&self.key[at + 1..])),
-            None => (&self.key, None),
+    pub fn order(&self) -> Order<'_> {
+        match memchr::memchr(KEY_END, &self.key) {
+            None => Order::Key(&self.key),
+            Some(at) if at + 1 == self.key.len() => Order::All,
+            Some(at) => Order::Keys { new: &self.key[..at], old: &self.key[at + 1..] },
         }
     }
 
@@ -202,6 +231,21 @@ mod tests {
         assert_eq!(ordinals(Offset::START), [0, 1, 2]);
         assert_eq!(ordinals(Offset::new(Lsn(7), 1)), [2]);
         assert!(ordinals(Offset::end_of(Lsn(7))).is_empty());
+    }
+
+    #[test]
+    fn a_key_says_what_order_is_kept_with() {
+        let record = |key: &'static [u8]| EventRecord {
+            offset: Offset::START,
+            key: Bytes::from_static(key),
+            json: Bytes::new(),
+        };
+        assert_eq!(record(b"s.t/1").order(), Order::Key(b"s.t/1"));
+        let both = Order::Keys { new: b"s.t/2", old: b"s.t/1" };
+        assert_eq!(record(b"s.t/2\0s.t/1").order(), both);
+        assert_eq!(record(b"s.t\0").order(), Order::All);
+        // A row of a table without columns, and what was stored before there were barriers.
+        assert_eq!(record(b"s.t").order(), Order::Key(b"s.t"));
     }
 
     #[test]

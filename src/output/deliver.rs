@@ -5,11 +5,14 @@
 //!   event done: after a restart, what was done behind an event that was not comes again, with the
 //!   same id.
 //! - *Order.* A key's next event is sent only after the one before it was taken or given up
-//!   ([`Ordering`] has the other choices). Keys do not wait for each other.
+//!   ([`Ordering`] has the other choices). Keys do not wait for each other; but a TRUNCATE, a
+//!   changed definition and a gap are about all rows, so they wait for all events before them, and
+//!   all behind them wait for them.
 //! - *Bounded memory.* So many events and so many bytes are under way; while they are not done,
 //!   nothing more is read. So one key that fails for long holds the others back in the end, when a
 //!   whole window of later events is done and waits for it.
 
+mod barrier;
 mod feed;
 mod gate;
 mod lanes;
@@ -32,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DeliverError, Output};
 use crate::metrics::{Metrics, Name};
+use crate::model::EventRecord;
+use crate::model::event::Order;
 use crate::model::pattern::Glob;
 use crate::model::status::OutputStatus;
 use crate::store::{Store, StoreError};
@@ -72,12 +77,12 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ordering {
-    /// The events of each key.
+    /// The events of each key, and those of all keys around one that is about all rows.
     #[default]
     Key,
     /// All events of a stream, so that one that fails holds up the whole stream.
     Strict,
-    /// Nothing: every event goes as soon as it can.
+    /// Nothing: every event goes as soon as it can, also those that are about all rows.
     None,
 }
 
@@ -230,27 +235,41 @@ impl<O: Output> Delivery<O> {
     }
 
     async fn read(&mut self, index: usize) -> Result<(), StoreError> {
-        let feed = &mut self.feeds[index];
-        for (seq, event) in feed.read().await? {
-            let (lane, also) = match self.config.ordering {
-                Ordering::Key => {
-                    let (key, old) = event.keys();
-                    let lane = |key| self.lanes.id((index, key));
-                    (lane(key), old.map(lane))
-                }
-                Ordering::Strict => (self.lanes.id(index), None),
-                Ordering::None => (self.lanes.id((index, event.offset)), None),
-            };
-            self.lanes.push((lane, also), Place { feed: index, seq }, event);
+        for (seq, event) in self.feeds[index].read().await? {
+            // The other choices have an order of their own, or none.
+            let barrier = self.config.ordering == Ordering::Key && event.order() == Order::All;
+            self.feeds[index].line.push((seq, event), barrier);
+            self.admit(index);
         }
-        if !feed.more {
-            let grown = feed.wait();
+        if !self.feeds[index].more {
+            let grown = self.feeds[index].wait();
             self.grown.push(Box::pin(async move {
                 grown.await;
                 index
             }));
         }
         Ok(())
+    }
+
+    /// Lets into the lanes what no barrier of the feed holds back.
+    fn admit(&mut self, index: usize) {
+        while let Some((seq, event)) = self.feeds[index].line.admit() {
+            let lanes = self.lanes_of(index, &event);
+            self.lanes.push(lanes, Place { feed: index, seq }, event);
+        }
+    }
+
+    fn lanes_of(&self, feed: usize, event: &EventRecord) -> (LaneId, Option<LaneId>) {
+        let lane = |key| self.lanes.id((feed, key));
+        match (self.config.ordering, event.order()) {
+            (Ordering::Strict, _) => (self.lanes.id(feed), None),
+            (Ordering::Key, Order::Key(key)) => (lane(key), None),
+            (Ordering::Key, Order::Keys { new, old }) => (lane(new), Some(lane(old))),
+            // A barrier is alone in the lanes, so that any will do.
+            (Ordering::Key, Order::All) | (Ordering::None, _) => {
+                (self.lanes.id((feed, event.offset)), None)
+            }
+        }
     }
 
     fn has_room(&self) -> bool {

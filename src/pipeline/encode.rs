@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::{json, tagged};
-use crate::model::event::EventsBuilder;
+use crate::model::event::{EventsBuilder, KEY_END};
 use crate::model::{EventId, Op};
 
 /// Writes events. It keeps what is the same for every event, and its scratch space.
@@ -16,8 +16,9 @@ pub struct Encoder {
     /// `"specversion":…,"source":…` up to the type.
     head: Vec<u8>,
     key: Vec<u8>,
-    /// The key that the row had before, where an update changed it.
-    old_key: Vec<u8>,
+    /// What order needs beside the key: the one that the row had before, where an update changed
+    /// it, or that this is a barrier.
+    key_end: Vec<u8>,
     /// What differs from transaction to transaction: which one, and its text.
     transaction: Option<u32>,
     transaction_text: Vec<u8>,
@@ -29,8 +30,8 @@ impl Encoder {
     pub fn new(source: &str) -> Self {
         let mut head = b"{\"specversion\":\"1.0\",\"source\":".to_vec();
         json::string(&mut head, source.as_bytes());
-        let (key, old_key, transaction_text) = (Vec::new(), Vec::new(), Vec::new());
-        Self { head, key, old_key, transaction: None, transaction_text }
+        let (key, key_end, transaction_text) = (Vec::new(), Vec::new(), Vec::new());
+        Self { head, key, key_end, transaction: None, transaction_text }
     }
 
     /// Forgets the transaction it wrote last: another batch counts its own.
@@ -51,19 +52,21 @@ impl Encoder {
         let table = tables.get(row.table);
         self.key.clear();
         write_key(&mut self.key, batch, table, row, row.new);
-        self.old_key.clear();
-        if changes_key(batch, table, row) {
-            self.old_key.push(0);
-            write_key(&mut self.old_key, batch, table, row, row.old);
+        self.key_end.clear();
+        if row.op.is_barrier() {
+            self.key_end.push(KEY_END);
+        } else if changes_key(batch, table, row) {
+            self.key_end.push(KEY_END);
+            write_key(&mut self.key_end, batch, table, row, row.old);
         }
         self.write_transaction(batch, row.transaction);
-        let Self { head, key, old_key, transaction_text, .. } = self;
+        let Self { head, key, key_end, transaction_text, .. } = self;
         let offset = batch.offset(row);
         out.push(
             offset,
             |out| {
                 out.extend_from_slice(key);
-                out.extend_from_slice(old_key);
+                out.extend_from_slice(key_end);
             },
             |out| {
                 out.extend_from_slice(head);

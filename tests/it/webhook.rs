@@ -1,5 +1,6 @@
 //! Webhooks: what a receiver gets from a store, whatever the receiver does.
 
+mod barrier;
 mod receiver;
 
 use std::collections::{HashMap, HashSet};
@@ -55,18 +56,19 @@ impl Streams {
     }
 
     /// A transaction with one event for each key, as a pipeline named like the stream commits it.
+    /// A key that ends in a NUL makes a barrier.
     fn commit(&mut self, stream: &str, keys: &[&str]) -> Vec<Offset> {
         self.commit += 1;
         let mut events = EventsBuilder::default();
         let ordinals = 0..u32::try_from(keys.len()).expect("a few keys");
         let offsets: Vec<_> = ordinals.map(|at| Offset::new(Lsn(self.commit), at)).collect();
-        for (&offset, subject) in offsets.iter().zip(keys) {
-            let id = EventId(offset);
+        for (&offset, key) in offsets.iter().zip(keys) {
+            let (id, subject) = (EventId(offset), key.trim_end_matches('\0'));
             let json = serde_json::json!({ "specversion": "1.0", "id": id.to_string(),
                 "type": "walmill.row.insert", "subject": subject, "stream": stream });
             events.push(
                 offset,
-                |key| key.extend(subject.as_bytes()),
+                |out| out.extend(key.as_bytes()),
                 |out| out.extend(json.to_string().as_bytes()),
             );
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::barrier::Line;
 use super::window::Window;
 use super::{Config, StartFrom};
 use crate::model::event::Events;
@@ -20,6 +21,8 @@ pub struct Feed {
     checkpoint: Offset,
     /// What has been read and is not behind the checkpoint.
     pub window: Window,
+    /// What of that is held back by a barrier, and what is not.
+    pub line: Line<(u64, EventRecord)>,
     /// Whether there may be more to read than has been.
     pub more: bool,
 }
@@ -46,8 +49,8 @@ impl Feed {
             }
         });
         let checkpoint = checkpoint.await?;
-        let window = Window::default();
-        Ok(Self { stream, head, read: checkpoint, checkpoint, window, more: true })
+        let (window, line) = (Window::default(), Line::default());
+        Ok(Self { stream, head, read: checkpoint, checkpoint, window, line, more: true })
     }
 
     /// The stream's name.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::lanes::LaneId;
+use super::lanes::{LaneId, Place};
 use super::{Attempt, Delivery, End};
 use crate::metrics::{Name, Outcome};
 use crate::model::{EventId, EventRecord, clock};
@@ -36,7 +36,7 @@ impl<O: Output> Delivery<O> {
 
     fn delivered(&mut self, lane: LaneId) {
         self.gate.succeeded();
-        if let Some((place, _)) = self.lanes.finish(lane) {
+        if let Some((place, _)) = self.leave(lane) {
             self.feeds[place.feed].window.finish(place.seq, None);
         }
         self.count("ok");
@@ -96,7 +96,7 @@ impl<O: Output> Delivery<O> {
     /// Sets the event aside. Its dead letter is written together with the checkpoint that moves
     /// over it.
     fn give_up(&mut self, lane: LaneId, attempts: u32, cause: &anyhow::Error, answer: &str) {
-        let Some((place, event)) = self.lanes.finish(lane) else { return };
+        let Some((place, event)) = self.leave(lane) else { return };
         let (feed, output) = (&mut self.feeds[place.feed], &self.config.name);
         let id = EventId(event.offset);
         tracing::warn!(output, event = %id, attempts, "dead-lettered: {cause:#}");
@@ -111,6 +111,14 @@ impl<O: Output> Delivery<O> {
         feed.window.finish(place.seq, Some(letter));
         self.count("dead_letter");
         self.status.send_modify(|status| status.dead_letters += 1);
+    }
+
+    /// The lane's first event is done with: what waited for it may go.
+    fn leave(&mut self, lane: LaneId) -> Option<(Place, EventRecord)> {
+        let (place, event) = self.lanes.finish(lane)?;
+        self.feeds[place.feed].line.leave();
+        self.admit(place.feed);
+        Some((place, event))
     }
 
     fn show(&self, cause: &anyhow::Error) {
