@@ -6,6 +6,9 @@
 //! written, so that any number of transactions need no more than one file descriptor. Nothing is
 //! synced: what a crash leaves is thrown away, and PostgreSQL sends it again. Only a file that is
 //! sealed (that of a prepared transaction, whose PREPARE may be confirmed) is on disk for good.
+//!
+//! PostgreSQL may send a sealed transaction once more, whole or only a part of it. That goes to a
+//! file beside the sealed one, and takes its place in one step when it is sealed in its turn.
 
 mod piece;
 
@@ -20,13 +23,13 @@ use super::StoreError;
 use crate::model::{ByteSize, Lsn};
 pub use piece::Pieces;
 
-/// What a transaction's files are called behind its number: what it changed, …
-const DATA: &str = "spill";
-/// … what stands beside that once it is prepared, …
-const SEAL: &str = "sealed";
+/// What a transaction's files are called behind its number: what came on this connection, …
+const OPEN: &str = "open";
+/// … all of it, once it is prepared, …
+const SEALED: &str = "sealed";
 /// … where it has committed, …
 const MARK: &str = "committed";
-/// … and what of these two is not whole yet.
+/// … and that before it is whole.
 const DRAFT: &str = "draft";
 
 /// Syncs what the store was given.
@@ -38,8 +41,9 @@ pub struct Spills {
     folder: PathBuf,
     min_free: ByteSize,
     sync_store: Sync,
-    /// Held while seals come and go: one is made on a thread of its own, and must not be overtaken.
-    sealing: Arc<Mutex<()>>,
+    /// How often what is not sealed was thrown away. Held while seals come and go: one is made on a
+    /// thread of its own, and must not be overtaken.
+    sealing: Arc<Mutex<u64>>,
 }
 
 /// A prepared transaction whose file is there.
@@ -47,8 +51,6 @@ pub struct Spills {
 pub struct Sealed {
     /// Its number.
     pub xid: u32,
-    /// What it was sealed with.
-    pub note: Vec<u8>,
     /// Where it committed, if it has begun to go to the journal.
     pub committed: Option<Lsn>,
 }
@@ -109,12 +111,13 @@ impl Spills {
 
     /// Removes the files of all transactions that are not sealed.
     pub fn clear(&self) -> Result<(), SpillError> {
-        let _sealing = self.sealing();
+        let mut cleared = self.sealing();
+        *cleared += 1;
         let files = self.files()?;
-        let sealed = |name: &str| name.strip_suffix(SEAL).map(str::to_owned);
+        let sealed = |name: &str| name.strip_suffix(SEALED).map(str::to_owned);
         let sealed: HashSet<String> = files.iter().filter_map(|name| sealed(name)).collect();
         for name in files {
-            let kept = [DATA, SEAL, MARK].iter().any(|kind| {
+            let kept = [SEALED, MARK].iter().any(|kind| {
                 name.strip_suffix(kind).is_some_and(|transaction| sealed.contains(transaction))
             });
             if !kept {
@@ -124,7 +127,7 @@ impl Spills {
         Ok(())
     }
 
-    fn sealing(&self) -> MutexGuard<'_, ()> {
+    fn sealing(&self) -> MutexGuard<'_, u64> {
         self.sealing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,21 +140,17 @@ impl Spills {
         names.map_err(failed("list", &self.folder))
     }
 
-    /// Begins the file of a transaction with its first piece. One that was sealed under that number
-    /// comes again.
+    /// Begins the file of a transaction with its first piece. What is sealed under that number
+    /// stays.
     pub fn start(&self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
         self.check_room()?;
-        let _sealing = self.sealing();
-        if self.path(xid, SEAL).exists() {
-            self.remove_all(xid)?;
-        }
-        piece::write(&self.path(xid, DATA), piece, OpenOptions::new().create(true).truncate(true))
+        piece::write(&self.path(xid, OPEN), piece, OpenOptions::new().create(true).truncate(true))
     }
 
     /// Adds a piece to a transaction's file.
     pub fn append(&self, xid: u32, piece: &[u8]) -> Result<(), SpillError> {
         self.check_room()?;
-        piece::write(&self.path(xid, DATA), piece, OpenOptions::new().append(true))
+        piece::write(&self.path(xid, OPEN), piece, OpenOptions::new().append(true))
     }
 
     /// Leaves the journal and everything else on the disk the room that they need.
@@ -167,67 +166,91 @@ impl Spills {
         Err(SpillError::Full { folder, free: free >> 20, min_free })
     }
 
-    /// Reads a transaction's file from its start.
+    /// Reads the file of a transaction that is not sealed from its start.
     pub fn read(&self, xid: u32) -> Result<Pieces, SpillError> {
-        Pieces::open(self.path(xid, DATA))
+        Pieces::open(self.path(xid, OPEN))
+    }
+
+    /// What a sealed transaction was sealed with, and its file from its start.
+    pub fn read_sealed(&self, xid: u32) -> Result<(Vec<u8>, Pieces), SpillError> {
+        piece::open_ended(self.path(xid, SEALED))
     }
 
     /// Removes the file of a transaction that is not sealed, if there is one.
     pub fn remove(&self, xid: u32) -> Result<(), SpillError> {
-        remove(&self.path(xid, DATA))
+        remove(&self.path(xid, OPEN))
     }
 
-    /// Seals a transaction's file with a note. When this returns, both are on disk, and so is
-    /// everything that the store was given before.
-    pub fn seal(&self, xid: u32, note: &[u8]) -> Result<(), SpillError> {
-        let _sealing = self.sealing();
+    /// What seals a transaction's file with a note, in place of what was sealed before. When it
+    /// returns, both are on disk, and so is everything that the store was given before. If it runs
+    /// too late, when all of that is thrown away, it does nothing.
+    pub fn seal(
+        &self,
+        xid: u32,
+        note: Vec<u8>,
+    ) -> impl FnOnce() -> Result<(), SpillError> + Send + use<> {
+        let (spills, cleared) = (self.clone(), *self.sealing());
+        move || {
+            let now = spills.sealing();
+            match *now == cleared {
+                true => spills.seal_now(xid, &note),
+                false => Ok(()),
+            }
+        }
+    }
+
+    /// One rename makes it sealed: before it the old file holds, and behind it the new one does.
+    fn seal_now(&self, xid: u32, note: &[u8]) -> Result<(), SpillError> {
+        let open = self.path(xid, OPEN);
+        piece::end(&open, note)?;
+        sync(&open)?;
         (self.sync_store)()?;
-        sync(&self.path(xid, DATA))?;
-        self.put(xid, SEAL, note)
-    }
-
-    /// Puts a small file in place, on disk as a whole or not at all.
-    fn put(&self, xid: u32, kind: &str, content: &[u8]) -> Result<(), SpillError> {
-        let draft = self.path(xid, DRAFT);
-        piece::write(&draft, content, OpenOptions::new().create(true).truncate(true))?;
-        sync(&draft)?;
-        fs::rename(&draft, self.path(xid, kind)).map_err(failed("rename", &draft))?;
+        fs::rename(&open, self.path(xid, SEALED)).map_err(failed("rename", &open))?;
         sync(&self.folder)
     }
 
     /// The transactions that are sealed.
     pub fn sealed(&self) -> Result<Vec<Sealed>, SpillError> {
-        let number = |name: String| name.strip_suffix(SEAL)?.strip_suffix('.')?.parse().ok();
+        let number = |name: String| name.strip_suffix(SEALED)?.strip_suffix('.')?.parse().ok();
         let numbers = self.files()?.into_iter().filter_map(number);
-        numbers.map(|xid| self.read_seal(xid)).collect()
+        numbers.map(|xid| Ok(Sealed { xid, committed: self.committed(xid)? })).collect()
     }
 
-    fn read_seal(&self, xid: u32) -> Result<Sealed, SpillError> {
-        let note = piece::read_one(self.path(xid, SEAL))?;
+    fn committed(&self, xid: u32) -> Result<Option<Lsn>, SpillError> {
         let mark = self.path(xid, MARK);
-        let committed = match mark.exists() {
-            true => <[u8; 8]>::try_from(piece::read_one(mark)?).ok(),
-            false => None,
-        };
-        Ok(Sealed { xid, note, committed: committed.map(|lsn| Lsn(u64::from_be_bytes(lsn))) })
+        if !mark.exists() {
+            return Ok(None);
+        }
+        let lsn = <[u8; 8]>::try_from(piece::read_one(mark)?).ok();
+        Ok(lsn.map(|lsn| Lsn(u64::from_be_bytes(lsn))))
     }
 
     /// Notes where a sealed transaction has committed, before it goes to the journal: once it is
     /// there, nobody will ask for its file again.
     pub fn mark_committed(&self, xid: u32, commit: Lsn) -> Result<(), SpillError> {
         let _sealing = self.sealing();
-        self.put(xid, MARK, &commit.0.to_be_bytes())
+        let (draft, mark) = (self.path(xid, DRAFT), self.path(xid, MARK));
+        let commit = commit.0.to_be_bytes();
+        piece::write(&draft, &commit, OpenOptions::new().create(true).truncate(true))?;
+        sync(&draft)?;
+        fs::rename(&draft, mark).map_err(failed("rename", &draft))?;
+        sync(&self.folder)
+    }
+
+    /// Forgets where sealed transactions have committed: they may do so elsewhere.
+    pub fn forget_commits(&self) -> Result<(), SpillError> {
+        let _sealing = self.sealing();
+        for name in self.files()?.into_iter().filter(|name| name.ends_with(MARK)) {
+            remove(&self.folder.join(name))?;
+        }
+        sync(&self.folder)
     }
 
     /// Removes a sealed transaction for good.
     pub fn remove_sealed(&self, xid: u32) -> Result<(), SpillError> {
         let _sealing = self.sealing();
-        self.remove_all(xid)
-    }
-
-    fn remove_all(&self, xid: u32) -> Result<(), SpillError> {
-        // Without its seal the rest is thrown away whenever that is found.
-        for kind in [SEAL, MARK, DATA] {
+        // Without the first the other is thrown away whenever that is found.
+        for kind in [SEALED, MARK] {
             remove(&self.path(xid, kind))?;
         }
         sync(&self.folder)
@@ -263,7 +286,11 @@ mod tests {
     }
 
     fn pieces(spills: &Spills, xid: u32) -> Result<Vec<Vec<u8>>, SpillError> {
-        let (mut reader, mut piece, mut pieces) = (spills.read(xid)?, Vec::new(), Vec::new());
+        all(spills.read(xid)?)
+    }
+
+    fn all(mut reader: Pieces) -> Result<Vec<Vec<u8>>, SpillError> {
+        let (mut piece, mut pieces) = (Vec::new(), Vec::new());
         while reader.next(&mut piece)? {
             pieces.push(piece.clone());
         }
@@ -300,7 +327,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spills = spills(dir.path());
         spills.start(1, b"some bytes").unwrap();
-        let path = spills.path(1, DATA);
+        let path = spills.path(1, OPEN);
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
@@ -314,6 +341,12 @@ mod tests {
         }
     }
 
+    /// The note and the pieces of a sealed transaction.
+    fn sealed(spills: &Spills, xid: u32) -> Result<(Vec<u8>, Vec<Vec<u8>>), SpillError> {
+        let (note, pieces) = spills.read_sealed(xid)?;
+        Ok((note, all(pieces)?))
+    }
+
     #[test]
     fn what_is_sealed_stays_with_its_note_until_it_is_removed() {
         let dir = tempfile::tempdir().unwrap();
@@ -321,26 +354,87 @@ mod tests {
         for xid in [1, 2, 3] {
             first.start(xid, b"changes").unwrap();
         }
-        first.seal(1, b"note").unwrap();
-        first.seal(2, b"").unwrap();
+        first.append(1, b"more").unwrap();
+        first.seal(1, b"note".to_vec())().unwrap();
+        first.seal(2, Vec::new())().unwrap();
         first.mark_committed(2, Lsn(7)).unwrap();
-        // As if it had ended in the middle of a seal.
-        fs::rename(first.path(2, SEAL), first.path(3, DRAFT)).unwrap();
-        first.seal(2, b"").unwrap();
+        // As if it had ended in the middle of these.
+        fs::write(first.path(3, DRAFT), b"dr").unwrap();
+        first.start(1, b"aga").unwrap();
         let second = spills(dir.path());
-        let mut sealed = second.sealed().unwrap();
-        sealed.sort_by_key(|sealed| sealed.xid);
-        let expected = [(1, b"note".to_vec(), None), (2, Vec::new(), Some(Lsn(7)))];
-        let expected = expected.map(|(xid, note, committed)| Sealed { xid, note, committed });
-        assert_eq!(sealed, expected);
-        assert_eq!(pieces(&second, 1).unwrap(), [b"changes"]);
-        assert!(second.read(3).is_err());
-        // A seal does not outlive the bytes that it was put under.
-        second.start(1, b"again").unwrap();
-        assert_eq!(pieces(&spills(dir.path()), 2).unwrap(), [b"changes"]);
-        assert!(second.read(1).is_err());
+        let mut found = second.sealed().unwrap();
+        found.sort_by_key(|sealed| sealed.xid);
+        let expected = [(1, None), (2, Some(Lsn(7)))];
+        assert_eq!(found, expected.map(|(xid, committed)| Sealed { xid, committed }));
+        let expected = (b"note".to_vec(), vec![b"changes".to_vec(), b"more".to_vec()]);
+        assert_eq!(sealed(&second, 1).unwrap(), expected);
+        assert_eq!(sealed(&second, 2).unwrap(), (Vec::new(), vec![b"changes".to_vec()]));
+        assert!([1, 2, 3].iter().all(|xid| second.read(*xid).is_err()));
+        second.forget_commits().unwrap();
+        assert!(second.sealed().unwrap().iter().all(|sealed| sealed.committed.is_none()));
+        second.remove_sealed(1).unwrap();
         second.remove_sealed(2).unwrap();
         assert_eq!(second.files().unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_sealed_holds_until_another_is_sealed_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = (b"old note".to_vec(), vec![b"old".to_vec()]);
+        let new = (b"new note".to_vec(), vec![b"new".to_vec(), b"changes".to_vec()]);
+        let first = spills(dir.path());
+        first.start(1, b"old").unwrap();
+        first.seal(1, old.0.clone())().unwrap();
+        let again = |spills: &Spills| {
+            spills.start(1, b"new").unwrap();
+            spills.append(1, b"changes").unwrap();
+            assert_eq!(sealed(spills, 1).unwrap(), old);
+        };
+        again(&first);
+        first.remove(1).unwrap();
+        assert_eq!(sealed(&first, 1).unwrap(), old);
+        // It ends when everything is done but for the one step that counts.
+        let sync = || Err(StoreError::OutOfOrder(String::new()));
+        let ends = Spills::open(dir.path(), ByteSize::new(0), Arc::new(sync)).unwrap();
+        again(&ends);
+        assert!(ends.seal(1, new.0.clone())().is_err());
+        assert_eq!(sealed(&ends, 1).unwrap(), old);
+        let second = spills(dir.path());
+        assert_eq!(sealed(&second, 1).unwrap(), old);
+        again(&second);
+        second.seal(1, new.0.clone())().unwrap();
+        assert_eq!(sealed(&spills(dir.path()), 1).unwrap(), new);
+    }
+
+    #[test]
+    fn a_seal_that_comes_too_late_seals_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let spills = spills(dir.path());
+        spills.start(1, b"whole").unwrap();
+        let late = spills.seal(1, Vec::new());
+        spills.clear().unwrap();
+        spills.start(1, b"a part").unwrap();
+        late().unwrap();
+        assert_eq!(spills.sealed().unwrap(), []);
+        assert_eq!(pieces(&spills, 1).unwrap(), [b"a part"]);
+    }
+
+    #[test]
+    fn a_damaged_seal_is_an_error_wherever_the_damage_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let spills = spills(dir.path());
+        spills.start(1, b"some bytes").unwrap();
+        spills.seal(1, b"note".to_vec())().unwrap();
+        let path = spills.path(1, SEALED);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, &damaged).unwrap();
+            assert!(sealed(&spills, 1).is_err(), "byte {at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(sealed(&spills, 1).is_err(), "cut at {at}");
+        }
     }
 
     #[test]

@@ -181,9 +181,7 @@ impl Streamed {
             Some(transaction) if transaction.spilled => self.spills.append(xid, &self.piece)?,
             Some(transaction) => {
                 transaction.spilled = true;
-                let piece = std::mem::take(&mut self.piece);
-                self.start_file(xid, &piece)?;
-                self.piece = piece;
+                self.spills.start(xid, &self.piece)?;
             }
             None => {}
         }
@@ -205,7 +203,8 @@ impl Streamed {
         Ok(())
     }
 
-    fn forget(&mut self, xid: u32) -> Result<(), SpillError> {
+    /// Nothing of what came of the transaction is needed; if it was prepared before, that stays.
+    pub(super) fn forget(&mut self, xid: u32) -> Result<(), SpillError> {
         match self.open.remove(&xid) {
             Some(Transaction { spilled: true, .. }) => self.spills.remove(xid),
             _ => Ok(()),
@@ -229,11 +228,10 @@ impl Replay {
         committed: &Commit,
         kind: BlockKind,
         aborted: HashSet<u32>,
-        spills: &Spills,
-    ) -> Result<Self, SpillError> {
+        pieces: Pieces,
+    ) -> Self {
         let Commit { xid, end, .. } = *committed;
-        let (pieces, piece, taken) = (spills.read(xid)?, Vec::new(), 0);
-        Ok(Self { xid, kind, aborted, end, pieces, piece, taken })
+        Self { xid, kind, aborted, end, pieces, piece: Vec::new(), taken: 0 }
     }
 
     /// Appends what is kept, until a block is full; false when that was all.
@@ -356,8 +354,8 @@ impl Assembler {
             self.streamed.spills.remove(xid)?;
             return self.commit(end);
         }
-        let replay = Replay::new(&committed, BlockKind::Open, aborted, &self.streamed.spills)?;
-        self.streamed.replay = Some(replay);
+        let pieces = self.streamed.spills.read(xid)?;
+        self.streamed.replay = Some(Replay::new(&committed, BlockKind::Open, aborted, pieces));
         Ok(())
     }
 

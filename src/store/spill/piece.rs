@@ -1,7 +1,8 @@
 //! The pieces that a file is made of, each behind its length and checksum.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read as _, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use super::{SpillError, failed};
 
 /// Length and checksum of a piece.
 const HEAD: usize = 4 + 8;
+/// The last piece of a file that ends with a note: where that begins.
+const END: u64 = HEAD as u64 + 8;
 
 /// Writes a piece to a file that is opened like this.
 pub(super) fn write(path: &Path, piece: &[u8], how: &mut OpenOptions) -> Result<(), SpillError> {
@@ -26,13 +29,28 @@ pub(super) fn write(path: &Path, piece: &[u8], how: &mut OpenOptions) -> Result<
     write().map_err(failed("write", path))
 }
 
+/// Ends a file with a note.
+pub(super) fn end(path: &Path, note: &[u8]) -> Result<(), SpillError> {
+    let start = fs::metadata(path).map_err(failed("look at", path))?.len();
+    write(path, note, OpenOptions::new().append(true))?;
+    write(path, &start.to_be_bytes(), OpenOptions::new().append(true))
+}
+
+/// Opens a file that ends with a note; that, and the pieces before it.
+pub(super) fn open_ended(path: PathBuf) -> Result<(Vec<u8>, Pieces), SpillError> {
+    let mut pieces = Pieces::open(path)?;
+    let end = pieces.left.checked_sub(END).ok_or_else(|| pieces.damaged())?;
+    let start = pieces.only(end..pieces.left)?;
+    let start = start.try_into().map(u64::from_be_bytes).map_err(|_| pieces.damaged())?;
+    let note = pieces.only(start..end)?;
+    pieces.go_to(0..start)?;
+    Ok((note, pieces))
+}
+
 /// Reads a file of one piece.
 pub(super) fn read_one(path: PathBuf) -> Result<Vec<u8>, SpillError> {
-    let (mut pieces, mut piece) = (Pieces::open(path)?, Vec::new());
-    match pieces.next(&mut piece)? {
-        true => Ok(piece),
-        false => Err(pieces.damaged()),
-    }
+    let mut pieces = Pieces::open(path)?;
+    pieces.only(0..pieces.left)
 }
 
 /// A transaction's file, piece by piece.
@@ -49,6 +67,23 @@ impl Pieces {
         let file = File::open(&path).map_err(failed("open", &path))?;
         let left = file.metadata().map_err(failed("open", &path))?.len();
         Ok(Self { file: BufReader::new(file), left, path })
+    }
+
+    /// What is read next is this part of the file.
+    fn go_to(&mut self, part: Range<u64>) -> Result<(), SpillError> {
+        self.left = part.end.checked_sub(part.start).ok_or_else(|| self.damaged())?;
+        let gone = self.file.seek(SeekFrom::Start(part.start));
+        gone.map(drop).map_err(failed("read", &self.path))
+    }
+
+    /// The piece that is all of this part of the file.
+    fn only(&mut self, part: Range<u64>) -> Result<Vec<u8>, SpillError> {
+        self.go_to(part)?;
+        let mut piece = Vec::new();
+        match self.next(&mut piece)? && self.left == 0 {
+            true => Ok(piece),
+            false => Err(self.damaged()),
+        }
     }
 
     /// Puts the next piece in place of what `piece` holds; false at the end.

@@ -6,8 +6,10 @@ use serde_json::Value;
 use walmill::cluster::Cluster;
 use walmill::source::Config;
 
+use super::streamed::streamed;
 use super::{all, cluster, config, folder, start, until};
 use crate::support::process::Walmill;
+use crate::support::streaming::Streaming;
 use crate::support::{connect, execute};
 
 const TABLE: &str = "create table t (id int primary key, note text)";
@@ -23,6 +25,11 @@ fn sealed(folder: &Path) -> usize {
     let files = std::fs::read_dir(folder.join("spill")).expect("the folder");
     let names = files.map(|file| file.expect("a file").file_name());
     names.filter(|name| name.to_string_lossy().ends_with(".sealed")).count()
+}
+
+/// Files of transactions that are not decided yet.
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("spill")).expect("the folder").count()
 }
 
 /// Waits until everything up to now is confirmed.
@@ -191,6 +198,78 @@ tables = ["public.t"]
         assert_eq!(ids, (0..count as i64).collect::<Vec<_>>());
         execute(&client, "select pg_logical_emit_message(false, 'on', '')").await;
         crate::support::until("its file is gone", || sealed(&data) == 0).await;
+    }
+}
+
+/// A transaction of 110 rows, all below 64 kB: it comes as a whole, and is confirmed.
+async fn prepare_and_confirm(client: &tokio_postgres::Client, folder: &Path) {
+    let rows = "select n, repeat('x', 300) from generate_series(1, 110) n";
+    execute(client, &format!("begin; insert into t {rows}; prepare transaction 'one'")).await;
+    crate::support::until("it is sealed", || sealed(folder) == 1).await;
+    until_confirmed(client).await;
+    until(client, &streamed("walmill").replace("> 0", "= 0")).await;
+}
+
+/// On a new connection PostgreSQL has the prepared transaction in memory again, and another one
+/// fills that up: the largest one goes out, in blocks.
+async fn make_it_come_again(client: &tokio_postgres::Client) {
+    let rows = "select n, repeat('y', 100) from generate_series(1001, 1200) n";
+    execute(client, &format!("insert into t {rows}")).await;
+    until(client, &streamed("walmill")).await;
+}
+
+/// Everything up to now: that of the other transaction, then that of the prepared one.
+async fn assert_both_are_here(client: &tokio_postgres::Client, source: &Streaming) {
+    let changes = all(client, source).await;
+    let keys = changes.iter().filter_map(|change| change.split(' ').nth(1)?.parse().ok());
+    let expected = (1001..=1200).chain(1..=110).collect::<Vec<u32>>();
+    assert_eq!(keys.collect::<Vec<u32>>(), expected);
+}
+
+#[tokio::test]
+async fn one_that_comes_again_in_blocks_after_its_prepare_was_confirmed_is_still_there() {
+    let (cluster, folder) = (cluster(), folder());
+    let client = connect(&cluster).await;
+    execute(&client, TABLE).await;
+    let source = start(folder.path(), asked_for(&cluster)).await;
+    prepare_and_confirm(&client, folder.path()).await;
+    source.stop().await;
+    let source = start(folder.path(), asked_for(&cluster)).await;
+    make_it_come_again(&client).await;
+    assert_eq!(sealed(folder.path()), 1);
+    source.stop().await;
+    // What came of it then is of no use to the next connection.
+    let source = start(folder.path(), asked_for(&cluster)).await;
+    execute(&client, "commit prepared 'one'").await;
+    assert_both_are_here(&client, &source).await;
+    until_confirmed(&client).await;
+    execute(&client, "select pg_logical_emit_message(false, 'on', '')").await;
+    crate::support::until("its files are gone", || files(folder.path()) == 0).await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_comes_again_in_blocks_on_a_second_connection_is_still_there() {
+    for end in ["commit", "rollback"] {
+        let (cluster, folder) = (cluster(), folder());
+        let client = connect(&cluster).await;
+        execute(&client, TABLE).await;
+        let source = start(folder.path(), asked_for(&cluster)).await;
+        prepare_and_confirm(&client, folder.path()).await;
+        let walsender = "select active_pid from pg_replication_slots";
+        let first: i32 = client.query_one(walsender, &[]).await.expect("a walsender").get(0);
+        execute(&client, &format!("select pg_terminate_backend({first})")).await;
+        until(&client, &format!("select coalesce(({walsender}) <> {first}, false)")).await;
+        make_it_come_again(&client).await;
+        execute(&client, &format!("{end} prepared 'one'")).await;
+        match end {
+            "commit" => assert_both_are_here(&client, &source).await,
+            _ => assert_eq!(all(&client, &source).await.len(), 200),
+        }
+        until_confirmed(&client).await;
+        execute(&client, "select pg_logical_emit_message(false, 'on', '')").await;
+        crate::support::until("its files are gone", || files(folder.path()) == 0).await;
+        source.stop().await;
     }
 }
 

@@ -19,7 +19,7 @@ const MUCH: &str = "select n, repeat(md5(n::text), 10) from generate_series";
 const TABLE: &str = "create table t (id int primary key, note text)";
 
 /// What a server sent with a slot's open transactions.
-fn streamed(slot: &str) -> String {
+pub(super) fn streamed(slot: &str) -> String {
     format!(
         "select coalesce(sum(stream_txns), 0) > 0 from pg_stat_replication_slots \
          where slot_name = '{slot}'"

@@ -84,7 +84,7 @@ fn it_is_kept_until_it_commits_and_is_then_what_it_would_have_been_as_a_whole() 
     let known = whole().into_iter().map(|block| Block { tables: Vec::new(), ..block });
     assert_eq!(assembler.drain(), known.collect::<Vec<_>>());
     assembler.settle(Lsn(204)).unwrap();
-    assert_eq!(files(folder.path()), 3, "the journal may not have it on disk yet");
+    assert_eq!(files(folder.path()), 2, "the journal may not have it on disk yet");
     assembler.settle(Lsn(205)).unwrap();
     assert_eq!(files(folder.path()), 0);
 }
@@ -100,7 +100,7 @@ fn it_survives_an_end_between_any_two_steps() {
         assert_eq!(assembler.drain(), whole());
         // Here it ends before the journal has it on disk, and the commit comes again.
     }
-    assert_eq!(files(folder.path()), 3);
+    assert_eq!(files(folder.path()), 2);
     // The journal had it after all, and the commit is not confirmed.
     let mut assembler = on(folder.path(), 200);
     assert_eq!(files(folder.path()), 0);
@@ -156,6 +156,133 @@ fn one_that_came_in_blocks_is_kept_without_what_was_rolled_back() {
     assert_eq!(assembler.drain(), whole());
 }
 
+/// A confirmed one comes again in blocks, of which nobody knows whether they are all of it.
+fn comes_again(assembler: &mut Assembler, folder: &Path) {
+    assembler.feed(&start(XID, true));
+    assembler.feed(&of(XID, &relation(b'd', &[("id", true)])));
+    assembler.feed(&of(XID, &insert("1")));
+    assembler.feed(b"E");
+    let is_there = |kind| folder.join(format!("{XID}.{kind}")).is_file();
+    assert!(["open", "sealed"].into_iter().all(is_there));
+}
+
+#[test]
+fn one_that_comes_again_without_its_prepare_is_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut assembler = on(folder.path(), 0);
+    assembler.prepared();
+    assembler.disconnect();
+    let mut assembler = assembler.described();
+    comes_again(&mut assembler, folder.path());
+    assembler.disconnect();
+    assert_eq!(files(folder.path()), 1, "what came again is gone with its connection");
+    // Another process, and its commit.
+    let mut assembler = on(folder.path(), 0);
+    comes_again(&mut assembler, folder.path());
+    assembler.feed(&commits());
+    assert_eq!(assembler.drain(), whole());
+    // The sealed file and where it committed.
+    assert_eq!(files(folder.path()), 2);
+    assembler.settle(Lsn(205)).unwrap();
+    assert_eq!(files(folder.path()), 0);
+    let more = assembler.push(&start(XID, false), TIME);
+    assert!(matches!(more, Err(AssembleError::Outside(_))), "{more:?}");
+}
+
+#[test]
+fn one_that_comes_again_without_its_prepare_may_be_rolled_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut assembler = on(folder.path(), 0);
+    assembler.prepared();
+    comes_again(&mut assembler, folder.path());
+    // That ends the blocks; its own end is another message.
+    assembler.feed(&aborted(XID, XID));
+    assert_eq!(files(folder.path()), 1);
+    comes_again(&mut assembler, folder.path());
+    assembler.feed(&rolls_back());
+    assert_eq!(files(folder.path()), 0);
+    let more = assembler.push(&start(XID, false), TIME);
+    assert!(matches!(more, Err(AssembleError::Outside(_))), "{more:?}");
+}
+
+#[test]
+fn only_another_prepare_puts_what_comes_again_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    // It came with a level that was rolled back, and comes without.
+    let mut assembler = on(folder.path(), 0);
+    assembler.feed(&start(XID, true));
+    assembler.feed(&of(XID, &relation(b'd', &[("id", true)])));
+    for (level, value) in [(XID, "1"), (11, "gone"), (XID, "2")] {
+        assembler.feed(&of(level, &insert(value)));
+    }
+    assembler.feed(b"E");
+    assembler.feed(&aborted(XID, 11));
+    assembler.prepare_with(&about(b'p', &[0], [100, 105]));
+    let mut assembler = on(folder.path(), 0);
+    assembler.feed(&begins());
+    assembler.feed(&insert("1"));
+    assembler.feed(&insert("2"));
+    assert_eq!(assembler.push(&is_prepared(), TIME).unwrap(), Step::Seal);
+    // It ends before that is sealed: the old file holds.
+    let late = assembler.seal();
+    assembler.disconnect();
+    late().unwrap();
+    let mut assembler = on(folder.path(), 0);
+    assembler.feed(&commits());
+    assert_eq!(assembler.drain(), whole());
+    // The same once more, to its end.
+    let mut assembler = on(folder.path(), 0);
+    comes_again(&mut assembler, folder.path());
+    assembler.feed(&start(XID, false));
+    assembler.feed(&of(XID, &insert("2")));
+    assembler.feed(b"E");
+    assembler.prepare_with(&about(b'p', &[0], [100, 105]));
+    let mut assembler = on(folder.path(), 0);
+    assembler.feed(&commits());
+    assert_eq!(assembler.drain(), whole());
+}
+
+#[test]
+fn a_commit_on_a_timeline_that_was_left_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    for in_the_journal in [false, true] {
+        let mut assembler = on(folder.path(), 0);
+        assembler.prepared();
+        assembler.feed(&commits());
+        assert_eq!(assembler.drain(), whole());
+        // The journal has it or has not, and there is a failover.
+        assembler.timeline_moved(Lsn(if in_the_journal { 205 } else { 105 })).unwrap();
+        assembler.disconnect();
+        assert_eq!(files(folder.path()), usize::from(!in_the_journal));
+        assembler.settle(Lsn(300)).unwrap();
+        // Much has committed since, and the one that was prepared has not.
+        let mut assembler = on(folder.path(), 300);
+        assert_eq!(files(folder.path()), usize::from(!in_the_journal));
+        if !in_the_journal {
+            assembler.feed(&about(b'K', &[0], [400, 405]));
+            assert_eq!(assembler.drain().len(), 1);
+            assembler.settle(Lsn(405)).unwrap();
+            assert_eq!(files(folder.path()), 0);
+        }
+    }
+}
+
+#[test]
+fn nothing_that_was_prepared_stays_when_the_slot_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    on(folder.path(), 0).prepared();
+    let mut assembler = on(folder.path(), 0);
+    assembler.feed(&commits());
+    assembler.drain();
+    assembler.disconnect();
+    assembler.slot_renewed().unwrap();
+    assert_eq!(files(folder.path()), 0);
+    let commit = assembler.push(&commits(), TIME);
+    assert!(commit.is_ok(), "the journal was given it: {commit:?}");
+    let commit = assembler.push(&about(b'K', &[0], [400, 405]), TIME);
+    assert!(matches!(commit, Err(AssembleError::Unprepared(_))), "{commit:?}");
+}
+
 #[test]
 fn an_empty_one_leaves_only_its_place() {
     let folder = tempfile::tempdir().unwrap();
@@ -174,7 +301,7 @@ fn one_whose_file_is_damaged_is_told_from_what_comes_again() {
     for damage in [&b"damaged"[..], b""] {
         let mut assembler = on(folder.path(), 0);
         assembler.prepared();
-        let file = folder.path().join(format!("{XID}.spill"));
+        let file = folder.path().join(format!("{XID}.sealed"));
         match damage {
             b"" => std::fs::remove_file(file).unwrap(),
             damage => std::fs::write(file, damage).unwrap(),
