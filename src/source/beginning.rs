@@ -54,6 +54,9 @@ impl Worker {
     ) -> Result<Running, Fault> {
         let config = self.config.clone();
         let mut server = self.meet(&config, attempt).await?;
+        if server.moved {
+            self.assembler.timeline_moved(server.past.durable).map_err(misassembled)?;
+        }
         let wal_sender_timeout = server.connection.wal_sender_timeout().await?;
         let beginning = self.beginning(&server).await?;
         let (is_there, is_first) = match &beginning {
@@ -209,6 +212,8 @@ impl Worker {
             reached.map_err(|_| snapshot::journal_ended())?;
             point
         };
+        // The new slot waited for every transaction that was prepared, so none can commit any more.
+        self.assembler.slot_renewed().map_err(misassembled)?;
         self.store.end_renewal()?;
         tracing::warn!(slot = %self.config.slot, %point, "the stream goes on, behind a gap");
         Ok(point)

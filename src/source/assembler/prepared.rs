@@ -182,7 +182,6 @@ impl Assembler {
     /// The server is on another timeline than it was, which has all that the journal has on disk,
     /// up to `durable`. What committed behind that may commit at another place now, or be rolled
     /// back.
-    #[cfg_attr(not(test), expect(dead_code))]
     pub(in crate::source) fn timeline_moved(&mut self, durable: Lsn) -> Result<(), AssembleError> {
         self.settle(durable)?;
         self.streamed.prepared.handed_on.clear();
@@ -191,7 +190,6 @@ impl Assembler {
 
     /// The slot was made anew. That waits for whatever is prepared, so nothing that was prepared
     /// before has its end on the new slot.
-    #[cfg_attr(not(test), expect(dead_code))]
     pub(in crate::source) fn slot_renewed(&mut self) -> Result<(), AssembleError> {
         self.streamed.prepared = Prepared::default();
         for Sealed { xid, .. } in self.streamed.spills.sealed()? {
