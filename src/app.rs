@@ -20,7 +20,7 @@ use crate::config::finding::Finding;
 use crate::metrics::Metrics;
 use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
-use crate::output::{self, deliver};
+use crate::output::{self, Output, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
 use crate::plugin::Engine;
 use crate::plugin::registry::Registry;
@@ -222,11 +222,11 @@ impl Parts {
         }
         let mut readers: Vec<Reader> =
             pipelines.iter().map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
-        for webhook in &outputs.webhook {
+        for output in outputs.sections() {
             let delivered =
-                streams.iter().filter(|name| webhook.streams.iter().any(|glob| glob.matches(name)));
+                streams.iter().filter(|name| output.streams.iter().any(|glob| glob.matches(name)));
             readers.extend(delivered.map(|stream| Reader::Output {
-                output: webhook.name.clone(),
+                output: output.name.to_owned(),
                 stream: stream.clone(),
             }));
         }
@@ -286,21 +286,24 @@ impl Parts {
         let mut statuses = Vec::new();
         for config in &self.config.outputs.webhook {
             let output = output::webhook::Webhook::new(config)?;
-            let (sender, status) = watch::channel(deliver::status(&config.name, &output));
-            statuses.push(status);
-            tasks.spawn(
-                format!("output {}", config.name),
-                deliver::run(
-                    config.deliver(),
-                    output,
-                    self.store.clone(),
-                    Arc::clone(&self.metrics),
-                    sender,
-                    self.shutdown.clone(),
-                ),
-            );
+            statuses.push(self.start_output(tasks, config.deliver(), output));
         }
         Ok(statuses)
+    }
+
+    fn start_output(
+        &self,
+        tasks: &mut Tasks,
+        config: deliver::Config,
+        output: impl Output,
+    ) -> watch::Receiver<OutputStatus> {
+        let (sender, status) = watch::channel(deliver::status(&config.name, &output));
+        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics));
+        tasks.spawn(
+            format!("output {}", config.name),
+            deliver::run(config, output, store, metrics, sender, self.shutdown.clone()),
+        );
+        status
     }
 
     /// Saved plugins are swapped in while it runs.
