@@ -1,6 +1,6 @@
 //! Order per key: each key is a lane, and a lane's events are under way in one batch at a time. A
-//! lane whose event failed waits by itself; the others go on. What is about all keys is kept apart before the
-//! lanes, in [`super::barrier`].
+//! lane whose event failed waits by itself; the others go on. What is about all keys is kept apart
+//! before the lanes, in [`super::barrier`].
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, RandomState};
