@@ -1,6 +1,7 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
 mod alive;
+mod allocations;
 mod backfill;
 mod bad_input;
 mod console;
