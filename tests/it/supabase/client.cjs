@@ -49,11 +49,8 @@ function supabase1({ createClient }) {
 
 function second(client) {
   const channel = client.channel(spec.name ?? "any", spec.options ?? { config: {} });
-  for (const binding of spec.bindings ?? []) {
-    channel.on("postgres_changes", binding, (change) => say("change", change));
-  }
-  if (spec.raw) {
-    client.stateChangeCallbacks?.message?.push((message) => say("raw", message));
+  for (const { as, ...binding } of spec.bindings ?? []) {
+    channel.on("postgres_changes", binding, (change) => say("change", as ? { as, ...change } : change));
   }
   channel.on("system", {}, (message) => say("system", message));
   channel.on("broadcast", { event: "*" }, (message) => {
