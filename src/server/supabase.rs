@@ -12,6 +12,7 @@ mod frame;
 mod http;
 mod join;
 mod read;
+mod resume;
 mod rooms;
 mod session;
 mod text;

@@ -1,5 +1,6 @@
 //! Supabase Realtime's own clients, from the npm registry and unmodified, of every generation.
 
+mod browser;
 mod client;
 mod frames;
 mod rooms;
@@ -64,6 +65,7 @@ impl Stand {
         let cluster = cluster();
         let database = connect(&cluster).await;
         execute(&database, TABLES).await;
+        execute(&database, &browser::example("schema.sql")).await;
         let walmill = Walmill::start(config, &cluster.url()).await;
         Self { _cluster: cluster, database, walmill }
     }
@@ -108,7 +110,7 @@ const FIRST: [&str; 8] = [
 const SECOND: [&str; 4] = ["realtime-2.11.15", "realtime-2.15.6", "realtime-2.119.1", "supabase-2"];
 const NEWEST: &str = "realtime-2.119.1";
 
-const TODO: &str = "insert into todos values (1, 'milk', true, '{a,b}', '{\"x\": 1}',
+const MILK: &str = "insert into todos values (1, 'milk', true, '{a,b}', '{\"x\": 1}',
     '2026-02-01 10:00:00.25+00', 1.10)";
 
 /// Without the time, which differs.
@@ -132,7 +134,7 @@ async fn the_first_generation_hears_every_change_in_its_own_words() {
     for version in FIRST {
         clients.insert(version, stand.first(version, &["realtime:public:todos"]).await);
     }
-    stand.sql(TODO).await;
+    stand.sql(MILK).await;
     stand.sql("update todos set title = 'tea'; delete from todos; truncate todos").await;
     let column = |name: &str, kind: &str, modifier: u32, flags: Value| json!({ "name": name, "type": kind, "type_modifier": modifier, "flags": flags });
     let columns = json!([
@@ -214,7 +216,7 @@ async fn supabase_js_of_the_first_generation_subscribes_to_a_table() {
     let spec = json!({ "tables": ["todos"], "event": "INSERT" });
     let mut client = Client::start("supabase-1", &stand.walmill.url(""), &spec);
     assert_eq!(client.next("status").await, "SUBSCRIBED");
-    stand.sql(TODO).await;
+    stand.sql(MILK).await;
     let change = client.next("change").await;
     assert_eq!(change["eventType"], "INSERT");
     assert_eq!(change["new"]["id"], 1);
@@ -233,7 +235,7 @@ async fn the_second_generation_hears_every_change_with_json_values() {
         let bindings = json!([{ "event": "*", "schema": "public", "table": "todos" }]);
         clients.insert(version, stand.second(version, bindings).await);
     }
-    stand.sql(TODO).await;
+    stand.sql(MILK).await;
     stand.sql("update todos set title = 'tea'; update todos set id = 2; delete from todos").await;
     let row = |id: u32, title: &str| {
         json!({ "id": id, "title": title, "done": true, "tags": ["a", "b"], "meta": { "x": 1 },
@@ -378,7 +380,7 @@ async fn chosen_columns_are_all_that_comes() {
     let binding =
         json!([{ "event": "*", "schema": "public", "table": "todos", "select": ["id", "title"] }]);
     let mut client = stand.second(NEWEST, binding).await;
-    stand.sql(TODO).await;
+    stand.sql(MILK).await;
     assert_eq!(client.next("change").await["new"], json!({ "id": 1, "title": "milk" }));
 }
 
@@ -410,6 +412,31 @@ async fn a_client_that_leaves_hears_no_more_and_may_come_again() {
     stand.sql("insert into other values (1)").await;
     assert_eq!(staying.next("change").await["new"]["id"], 1);
     assert_eq!(leaving.heard("change"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_made_resumable_misses_nothing_while_walmill_is_away() {
+    if client::skipped() {
+        return;
+    }
+    let mut stand = Stand::start().await;
+    let bindings = json!([{ "event": "INSERT", "schema": "public", "table": "other" }]);
+    let spec = json!({ "bindings": bindings, "presence": false, "resumable": true });
+    let mut clients = Vec::new();
+    for version in [NEWEST, "supabase-2"] {
+        clients.push(stand.subscribed(version, &spec).await);
+    }
+    stand.sql("insert into other values (1)").await;
+    for client in &mut clients {
+        assert_eq!(client.next("change").await["new"]["id"], 1);
+    }
+    stand.walmill.kill();
+    stand.sql("insert into other values (2); insert into other values (3)").await;
+    stand.walmill.launch();
+    for client in &mut clients {
+        assert_eq!(client.next("change").await["new"]["id"], 2);
+        assert_eq!(client.next("change").await["new"]["id"], 3);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use super::change::{Change, Kind};
 use super::frame::{self, Reference, Version};
 use super::join::Binding;
 use super::rooms::Seat;
+use crate::server::Server;
 use crate::server::feed::Feed;
 
 /// One topic that a client has joined.
@@ -25,19 +26,13 @@ pub(super) struct Channel {
     pub(super) seat: Option<Seat>,
     pub(super) acknowledge: bool,
     pub(super) presence: bool,
-    /// It asked to be told the place behind each change.
+    /// It asked to be told where it has come to.
     pub(super) resumes: bool,
 }
 
 impl Channel {
     /// The frames that a change is for this channel, in order; none if it is not meant.
-    pub(super) fn frames(
-        &self,
-        version: Version,
-        values: Values,
-        change: &Change,
-        cursor: impl Fn() -> String,
-    ) -> Vec<String> {
+    pub(super) fn frames(&self, version: Version, values: Values, change: &Change) -> Vec<String> {
         let meant = |binding: &&Binding| {
             binding.covers(change.kind, &change.schema, &change.table)
                 && (change.kind == Kind::Truncate || binding.filter.matches(change))
@@ -52,12 +47,8 @@ impl Channel {
             // The oldest clients hear only `*`, the others only the type.
             return vec![frame("*"), frame(change.kind.name())];
         }
-        let cursor = match self.resumes {
-            true => format!(",\"cursor\":\"{}\"", cursor()),
-            false => String::new(),
-        };
         let frame = |ids: &[u64], data: &str| {
-            let payload = format!("{{\"ids\":{},\"data\":{data}{cursor}}}", json!(ids));
+            let payload = format!("{{\"ids\":{},\"data\":{data}}}", json!(ids));
             frame::text(version, (None, None), (&self.topic, "postgres_changes"), &payload)
         };
         let (mut whole, mut frames) = (Vec::new(), Vec::new());
@@ -71,6 +62,33 @@ impl Channel {
             frames.insert(0, frame(&whole, change.second()));
         }
         frames
+    }
+
+    /// Where it has come to in each stream, for `walmill: {resume: …}` of a later join.
+    pub(super) fn place(&self, server: &Server) -> Value {
+        let place = |feed: &Feed| format!("{}={}", feed.name(), server.cursor(feed.after()));
+        let places = self.feeds.iter().map(place).collect::<Vec<String>>().join(",");
+        self.system("walmill", "ok", ("the place of this channel", Some(places)))
+    }
+
+    /// A message about the channel.
+    pub(super) fn system(
+        &self,
+        extension: &str,
+        status: &str,
+        (message, cursor): (&str, Option<String>),
+    ) -> Value {
+        let mut system = json!({
+            "extension": extension, "status": status, "message": message, "channel": self.name(),
+        });
+        if let Some(cursor) = cursor {
+            system["cursor"] = cursor.into();
+        }
+        system
+    }
+
+    fn name(&self) -> &str {
+        self.topic.strip_prefix("realtime:").unwrap_or(&self.topic)
     }
 
     /// What the join is answered: the bindings as they were asked for, in their order, with ids.
@@ -88,20 +106,17 @@ impl Channel {
 
     /// What is said of the bindings behind the answer: that they are live, or why not.
     pub(super) fn verdicts(&self) -> Vec<Value> {
-        let name = self.topic.strip_prefix("realtime:").unwrap_or(&self.topic);
-        let system = |status: &str, message: String| {
-            let extension = "postgres_changes";
-            json!({ "extension": extension, "status": status, "message": message, "channel": name })
-        };
         if self.first || self.bindings.is_empty() {
             return Vec::new();
         }
         let broken = self.bindings.iter().filter_map(|binding| binding.broken.as_ref());
+        let system =
+            |status, message: &str| self.system("postgres_changes", status, (message, None));
         let broken: Vec<Value> = broken
-            .map(|why| system("error", format!("Unable to subscribe to changes: {why}")))
+            .map(|why| system("error", &format!("Unable to subscribe to changes: {why}")))
             .collect();
         match broken.is_empty() {
-            true => vec![system("ok", "Subscribed to PostgreSQL".into())],
+            true => vec![system("ok", "Subscribed to PostgreSQL")],
             false => broken,
         }
     }

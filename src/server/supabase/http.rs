@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 
 use super::check_configured;
 use super::rooms::{Broadcast, RoomName};
-use super::text::quoted;
 use crate::model::Finding;
 use crate::server::Server;
 use crate::server::problem::Problem;
@@ -41,7 +40,7 @@ pub(in crate::server) async fn broadcast_many(
     match taken {
         Ok(Batch { messages }) => {
             for Message { topic, event, payload, private } in messages {
-                send(&server, (&topic, private), &event, json(&event, payload.get()));
+                send(&server, (&topic, private), Broadcast::of_json(&event, payload.get()));
             }
             StatusCode::ACCEPTED.into_response()
         }
@@ -61,26 +60,19 @@ pub(in crate::server) async fn broadcast_one(
     }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let broadcast = match kind.is_some_and(|kind| kind.starts_with("application/octet-stream")) {
-        true => Broadcast {
-            event: event.clone(),
-            json: None,
-            binary: Some((String::new(), false, body.to_vec())),
-        },
+        true => {
+            Broadcast { event, json: None, binary: Some((String::new(), false, body.to_vec())) }
+        }
         false => match serde_json::from_slice::<&RawValue>(&body) {
-            Ok(payload) => json(&event, payload.get()),
+            Ok(payload) => Broadcast::of_json(&event, payload.get()),
             Err(error) => return unprocessable(error.to_string()).into_response(),
         },
     };
-    send(&server, (&topic, false), &event, broadcast);
+    send(&server, (&topic, false), broadcast);
     StatusCode::ACCEPTED.into_response()
 }
 
-fn json(event: &str, payload: &str) -> Broadcast {
-    let text = format!(r#"{{"type":"broadcast","event":{},"payload":{payload}}}"#, quoted(event));
-    Broadcast { event: event.to_owned(), json: Some(text), binary: None }
-}
-
-fn send(server: &Server, (topic, private): (&str, bool), _event: &str, broadcast: Broadcast) {
+fn send(server: &Server, (topic, private): (&str, bool), broadcast: Broadcast) {
     let bare = topic.strip_prefix("realtime:").unwrap_or(topic);
     let room = RoomName { topic: format!("realtime:{bare}").into(), private };
     server.supabase.rooms.broadcast(&room, broadcast);

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use super::text::quoted;
+
 /// Posts that wait for one connection.
 const QUEUE: usize = 1_024;
 /// Metas that one key may have in a room.
@@ -36,6 +38,35 @@ pub(super) struct Broadcast {
     pub(super) json: Option<String>,
     /// As it came in a binary frame: its meta, whether it is JSON, and the content.
     pub(super) binary: Option<(String, bool, Vec<u8>)>,
+}
+
+impl Broadcast {
+    /// As a text frame has it, `{type, event, payload}`; `None` where it has no event.
+    pub(super) fn of_text(payload: &str) -> Option<Self> {
+        let parsed: Map<String, Value> = serde_json::from_str(payload).ok()?;
+        let event = parsed.get("event")?.as_str()?.to_owned();
+        Some(Self { event, json: Some(payload.to_owned()), binary: None })
+    }
+
+    /// As a binary frame has it: JSON, which texts can show as well, or bytes.
+    pub(super) fn of_binary(event: &str, meta: &str, json: bool, content: &[u8]) -> Option<Self> {
+        let text = match json {
+            true => Some(Self::text(event, std::str::from_utf8(content).ok()?)),
+            false => None,
+        };
+        let binary = Some((meta.to_owned(), json, content.to_vec()));
+        Some(Self { event: event.to_owned(), json: text, binary })
+    }
+
+    /// From outside, with a payload of JSON.
+    pub(super) fn of_json(event: &str, payload: &str) -> Self {
+        let json = Some(Self::text(event, payload));
+        Self { event: event.to_owned(), json, binary: None }
+    }
+
+    fn text(event: &str, payload: &str) -> String {
+        format!(r#"{{"type":"broadcast","event":{},"payload":{payload}}}"#, quoted(event))
+    }
 }
 
 /// All rooms.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures_util::SinkExt as _;
 use futures_util::future::{pending, select_all};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::error;
@@ -15,10 +15,11 @@ use tracing::error;
 use super::channel::Channel;
 use super::frame::{self, Payload, Reference, Version};
 use super::join::{Join, Wants};
+use super::resume::Places;
 use super::rooms::{Broadcast, Inbox, Post, RoomName};
 use crate::server::connection::Stalled;
 use crate::server::feed::{Feed, Found};
-use crate::server::place::{Place, Start};
+use crate::server::place::Start;
 use crate::server::visit::Visit;
 use crate::server::{GRACE, Server};
 use crate::store::StoreError;
@@ -114,8 +115,7 @@ impl Session {
         let (inbox, posts) = Inbox::new();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (channels, heard) = (Vec::new(), Instant::now());
-        let (turn, joins) = (0, 0);
+        let (channels, heard, turn, joins) = (Vec::new(), Instant::now(), 0, 0);
         Self { server, socket, visit, version, inbox, posts, channels, turn, look, heard, joins }
     }
 
@@ -178,11 +178,11 @@ impl Session {
             (_, "phx_leave", _) => self.leave(&to).await,
             (_, "access_token", _) if self.channel(&to.topic).is_some() => Ok(()),
             (_, "broadcast", Payload::Json(payload)) => {
-                let broadcast = broadcast_of(payload);
+                let broadcast = Broadcast::of_text(payload);
                 self.broadcast(&to, broadcast).await
             }
             (_, event, Payload::User { meta, json, content }) => {
-                let broadcast = user_broadcast(event, meta, json, content);
+                let broadcast = Broadcast::of_binary(event, meta, json, content);
                 self.broadcast(&to, broadcast).await
             }
             (_, "presence", Payload::Json(payload)) => self.presence(&to, payload).await,
@@ -252,9 +252,8 @@ impl Session {
             (channel.feeds, lost) = places.feeds(&self.server);
         }
         let (granted, mut verdicts) = (channel.granted(), channel.verdicts());
-        verdicts.extend(lost.map(|why| {
-            json!({ "extension": "walmill", "status": "error", "message": why, "channel": to.name() })
-        }));
+        verdicts.extend(lost.map(|why| channel.system("walmill", "error", (&why, None))));
+        verdicts.extend(channel.resumes.then(|| channel.place(&self.server)));
         let state = channel.seat.as_ref().filter(|_| channel.presence).map(|seat| seat.state());
         self.channels.push(channel);
         self.reply(&to, Ok(granted)).await?;
@@ -385,10 +384,9 @@ impl Session {
             Found::Nothing => return Ok(()),
             Found::Gap(_) => {
                 let why = "changes are missing here: they were removed before they could be sent";
-                let name = channel.topic.strip_prefix("realtime:").unwrap_or(&channel.topic);
-                let gap = json!({ "extension": "walmill", "status": "error", "message": why, "channel": name });
+                let gap = channel.system("walmill", "error", (why, None)).to_string();
                 let topic = Arc::clone(&channel.topic);
-                return self.say(&To::pushed_to(&topic), "system", &gap.to_string()).await;
+                return self.say(&To::pushed_to(&topic), "system", &gap).await;
             }
         };
         let stream = channel.feeds[feed].name().to_owned();
@@ -397,14 +395,18 @@ impl Session {
         let (after, mut sent) = (channel.feeds[feed].after(), 0);
         let sending = async {
             for change in changes.iter().filter(|change| change.offset > after) {
-                let cursor = || server.cursor(change.offset).to_string();
-                for frame in channel.frames(*version, values, change, cursor) {
+                for frame in channel.frames(*version, values, change) {
                     socket.feed(Message::Text(frame.into())).await?;
                     sent += 1;
                 }
                 channel.feeds[feed].advance(change.offset);
             }
             channel.feeds[feed].advance(events.last);
+            if channel.resumes {
+                let (topic, place) = (&*channel.topic, channel.place(server).to_string());
+                let frame = frame::text(*version, (None, None), (topic, "system"), &place);
+                socket.feed(Message::Text(frame.into())).await?;
+            }
             socket.flush().await
         };
         let patience = server.config.client_timeout.duration();
@@ -462,72 +464,6 @@ impl To {
         let (join_ref, reference) = (channel.reference.clone(), channel.reference.clone());
         Self { join_ref, reference, topic: channel.topic.to_string() }
     }
-
-    fn name(&self) -> &str {
-        self.topic.strip_prefix("realtime:").unwrap_or(&self.topic)
-    }
-}
-
-/// Where a channel begins to read.
-struct Places<'a> {
-    /// The cursor that it asked to go on from.
-    resume: Option<&'a str>,
-    /// The same topic on this connection, which it takes over from.
-    before: Option<&'a Channel>,
-}
-
-impl Places<'_> {
-    /// The feeds of all streams, and what can't be had of what was asked for.
-    fn feeds(&self, server: &Server) -> (Vec<Feed>, Option<String>) {
-        let (mut feeds, mut lost) = (Vec::new(), None);
-        for stream in server.supabase_streams() {
-            let known = |channel: &Channel| {
-                let feed = channel.feeds.iter().find(|feed| feed.name() == stream.name())?;
-                Some(Start { after: feed.after(), gap: None })
-            };
-            let resumed = self.resume.filter(|cursor| !cursor.is_empty()).map(|cursor| {
-                let place = Place::read(cursor, "resume")?;
-                place.resolve(&stream, server)
-            });
-            let start = match resumed {
-                Some(Ok(start)) => {
-                    if start.gap.is_some() {
-                        lost = Some("changes behind the cursor are no longer kept".to_owned());
-                    }
-                    Some(start)
-                }
-                Some(Err(finding)) => {
-                    lost = Some(finding.message);
-                    None
-                }
-                None => self.before.and_then(known),
-            };
-            let latest = || Start { after: *stream.head().borrow(), gap: None };
-            let start = start.unwrap_or_else(latest);
-            feeds.push(Feed::new(Arc::clone(&stream), start));
-        }
-        (feeds, lost)
-    }
-}
-
-/// A broadcast as a text frame has it; `None` where it has no event.
-pub(super) fn broadcast_of(payload: &str) -> Option<Broadcast> {
-    let parsed: Map<String, Value> = serde_json::from_str(payload).ok()?;
-    let event = parsed.get("event")?.as_str()?.to_owned();
-    Some(Broadcast { event, json: Some(payload.to_owned()), binary: None })
-}
-
-fn user_broadcast(event: &str, meta: &str, json: bool, content: &[u8]) -> Option<Broadcast> {
-    let text = match json {
-        true => {
-            let content = std::str::from_utf8(content).ok()?;
-            let event = super::text::quoted(event);
-            Some(format!(r#"{{"type":"broadcast","event":{event},"payload":{content}}}"#))
-        }
-        false => None,
-    };
-    let binary = Some((meta.to_owned(), json, content.to_vec()));
-    Some(Broadcast { event: event.to_owned(), json: text, binary })
 }
 
 /// The channel and the feed that have something to send.

@@ -52,6 +52,7 @@ function second(client) {
   for (const { as, ...binding } of spec.bindings ?? []) {
     channel.on("postgres_changes", binding, (change) => say("change", as ? { as, ...change } : change));
   }
+  if (spec.resumable) require("../../../examples/reddit-clone/resumable.js").resumable(channel);
   channel.on("system", {}, (message) => say("system", message));
   channel.on("broadcast", { event: "*" }, (message) => {
     if (message.payload instanceof ArrayBuffer || ArrayBuffer.isView(message.payload)) {

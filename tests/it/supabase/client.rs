@@ -11,8 +11,14 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::support::process::PATIENCE;
 
 /// Where `scripts/install-supabase-clients` put them.
-fn modules() -> Option<PathBuf> {
+pub fn modules() -> Option<PathBuf> {
     std::env::var_os("WALMILL_SUPABASE_CLIENTS").map(PathBuf::from)
+}
+
+/// A file of theirs.
+pub fn module(path: &str) -> String {
+    let file = modules().expect("the clients").join("node_modules").join(path);
+    std::fs::read_to_string(file).expect("a file of a client")
 }
 
 /// Whether they are not here, said once more in the test's output.
