@@ -20,11 +20,11 @@ use crate::config::finding::Finding;
 use crate::metrics::Metrics;
 use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
-use crate::output::{self, deliver};
+use crate::output::{self, Output, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
-use crate::plugin::Engine;
 use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
+use crate::plugin::{Engine, Role};
 use crate::server;
 use crate::source::{self, Source};
 use crate::store::retention::Reader;
@@ -67,13 +67,32 @@ fn open_plugins(
     metrics: Arc<Metrics>,
 ) -> Result<Registry, AppError> {
     let engine = Engine::new(cache).context("start the plugin engine")?;
-    Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
+    let registry = Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
         let finding = |(name, error)| {
             let path = format!("plugins.{name}");
             Finding::error("plugin", path, format!("plugin `{name}`: {error}"))
         };
         AppError::Config(failed.into_iter().map(finding).collect())
-    })
+    })?;
+    let misplaced = misplaced_plugins(config, &registry);
+    if misplaced.is_empty() { Ok(registry) } else { Err(AppError::Config(misplaced)) }
+}
+
+/// Authorizers that stand in a pipeline: only their files say that they are such.
+fn misplaced_plugins(config: &Config, registry: &Registry) -> Vec<Finding> {
+    let plugins = registry.snapshot();
+    let is_misplaced = |name: &&String| {
+        plugins.by_name.get(*name).is_some_and(|plugin| plugin.role() == Role::Authorizer)
+    };
+    let in_pipelines = config.pipelines.iter().enumerate().flat_map(|(at, pipeline)| {
+        let names = pipeline.plugins.iter().filter(is_misplaced);
+        names.map(move |name| (format!("pipeline[{at}].plugins"), name))
+    });
+    let finding = |(path, name): (String, &String)| {
+        let message = format!("plugin `{name}` is an authorizer: it has nothing to do to events");
+        Finding::error("plugin", path, message).suggest(format!("take `{name}` out of this list"))
+    };
+    in_pipelines.map(finding).collect()
 }
 
 /// The source's config with the tables that pipelines name: it looks whether they are there, and
@@ -222,11 +241,11 @@ impl Parts {
         }
         let mut readers: Vec<Reader> =
             pipelines.iter().map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
-        for webhook in &outputs.webhook {
+        for output in outputs.sections() {
             let delivered =
-                streams.iter().filter(|name| webhook.streams.iter().any(|glob| glob.matches(name)));
+                streams.iter().filter(|name| output.streams.iter().any(|glob| glob.matches(name)));
             readers.extend(delivered.map(|stream| Reader::Output {
-                output: webhook.name.clone(),
+                output: output.name.to_owned(),
                 stream: stream.clone(),
             }));
         }
@@ -286,21 +305,24 @@ impl Parts {
         let mut statuses = Vec::new();
         for config in &self.config.outputs.webhook {
             let output = output::webhook::Webhook::new(config)?;
-            let (sender, status) = watch::channel(deliver::status(&config.name, &output));
-            statuses.push(status);
-            tasks.spawn(
-                format!("output {}", config.name),
-                deliver::run(
-                    config.deliver(),
-                    output,
-                    self.store.clone(),
-                    Arc::clone(&self.metrics),
-                    sender,
-                    self.shutdown.clone(),
-                ),
-            );
+            statuses.push(self.start_output(tasks, config.deliver(), output));
         }
         Ok(statuses)
+    }
+
+    fn start_output(
+        &self,
+        tasks: &mut Tasks,
+        config: deliver::Config,
+        output: impl Output,
+    ) -> watch::Receiver<OutputStatus> {
+        let (sender, status) = watch::channel(deliver::status(&config.name, &output));
+        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics));
+        tasks.spawn(
+            format!("output {}", config.name),
+            deliver::run(config, output, store, metrics, sender, self.shutdown.clone()),
+        );
+        status
     }
 
     /// Saved plugins are swapped in while it runs.

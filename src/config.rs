@@ -222,10 +222,10 @@ impl Check<'_> {
             }
         }
         let mut seen = HashSet::new();
-        for (at, webhook) in config.outputs.webhook.iter().enumerate() {
-            if !seen.insert(webhook.name.as_str()) {
-                let message = format!("there are two outputs `{}`", webhook.name);
-                let path = format!("output.webhook[{at}].name");
+        for output in config.outputs.sections() {
+            if !seen.insert(output.name) {
+                let message = format!("there are two outputs `{}`", output.name);
+                let path = format!("output.{}[{}].name", output.kind, output.index);
                 let help = "rename one: an output's checkpoint is kept under its name".to_owned();
                 self.error("duplicate-name", &path, message, Some(help));
             }
@@ -281,8 +281,8 @@ impl Check<'_> {
     /// Outputs that read streams which no pipeline can make.
     fn outputs(&mut self) {
         let config = self.config;
-        for (at, webhook) in config.outputs.webhook.iter().enumerate() {
-            for (index, wanted) in webhook.streams.iter().enumerate() {
+        for output in config.outputs.sections() {
+            for (index, wanted) in output.streams.iter().enumerate() {
                 let made = config.pipelines.iter().any(|pipeline| {
                     wanted.matches(&pipeline.name)
                         || pipeline.streams.iter().any(|stream| {
@@ -290,7 +290,7 @@ impl Check<'_> {
                         })
                 });
                 if !made {
-                    let path = format!("output.webhook[{at}].streams[{index}]");
+                    let path = format!("output.{}[{}].streams[{index}]", output.kind, output.index);
                     let message = format!("no pipeline makes a stream `{wanted}`");
                     let names = config.pipelines.iter().map(|pipeline| pipeline.name.as_str());
                     let help = did_you_mean(wanted.as_str(), names)

@@ -2,17 +2,19 @@
 //! durable checkpoint.
 //!
 //! [`deliver`] is the part that all have in common: reading streams, order per key, retries, dead
-//! letters, the checkpoint. A kind of output, such as [`webhook`], only knows how one event is
-//! handed over and what the far side's answer means.
+//! letters, the checkpoint. A kind of output, such as [`webhook`], only knows how events are handed
+//! over and what the far side's answer means.
 
 pub mod deliver;
 pub mod webhook;
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::model::pattern::Glob;
 use crate::model::{EventId, EventRecord};
 
 /// `[[output.KIND]]`, a table per kind.
@@ -24,6 +26,31 @@ pub struct Config {
     pub webhook: Vec<webhook::Config>,
 }
 
+/// What all kinds of outputs have in their sections.
+#[derive(Debug, Clone, Copy)]
+pub struct Section<'a> {
+    /// `output.KIND[INDEX]`
+    pub kind: &'static str,
+    /// Which one of its kind.
+    pub index: usize,
+    /// Its name.
+    pub name: &'a str,
+    /// The streams that it delivers.
+    pub streams: &'a [Glob],
+}
+
+impl Config {
+    /// Every output, of whatever kind.
+    pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
+        self.webhook.iter().enumerate().map(|(index, webhook)| Section {
+            kind: "webhook",
+            index,
+            name: &webhook.name,
+            streams: &webhook.streams,
+        })
+    }
+}
+
 /// A far side that takes events.
 pub trait Output: Send + Sync + 'static {
     /// What kind it is, as in the config: `webhook`.
@@ -32,9 +59,49 @@ pub trait Output: Send + Sync + 'static {
     /// Where it delivers to, without secrets, for a person.
     fn target(&self) -> String;
 
-    /// Hands one event over. `Ok` means that the far side has taken it and answers for it.
-    fn deliver(&self, event: &EventRecord)
-    -> impl Future<Output = Result<(), DeliverError>> + Send;
+    /// How much it takes in one call.
+    fn batch(&self) -> Batch {
+        Batch::ONE
+    }
+
+    /// Hands events over, at least one, in this order. `Ok` means that the far side has taken all
+    /// of them and answers for them.
+    ///
+    /// Several may be of one key. So once one was not taken, none of its key behind it may be.
+    fn deliver(
+        &self,
+        events: &[EventRecord],
+    ) -> impl Future<Output = Result<(), Undelivered>> + Send;
+}
+
+/// How many events one call of [`Output::deliver`] carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// At most so many events.
+    pub events: NonZeroUsize,
+    /// At most so many bytes of JSON, unless the first event alone has more.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// Each event by itself.
+    pub const ONE: Self = Self { events: NonZeroUsize::MIN, bytes: 0 };
+}
+
+/// A batch that was not taken as a whole.
+#[derive(Debug)]
+pub struct Undelivered {
+    /// So many events, counted from the first, were taken.
+    pub taken: usize,
+    /// Why the next was not. Those behind it come again, whether they were taken or not.
+    pub error: DeliverError,
+}
+
+impl From<DeliverError> for Undelivered {
+    /// Nothing was taken.
+    fn from(error: DeliverError) -> Self {
+        Self { taken: 0, error }
+    }
 }
 
 /// Why an event did not arrive. Each variant is a decision, and says what happens next.

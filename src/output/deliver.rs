@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DeliverError, Output};
+use super::{Batch, Output, Undelivered};
 use crate::metrics::{Metrics, Name};
 use crate::model::EventRecord;
 use crate::model::event::Order;
@@ -63,7 +63,7 @@ pub struct Config {
     pub name: String,
     /// The streams it delivers.
     pub streams: Vec<Glob>,
-    /// Deliveries under way at the same time.
+    /// Batches under way at the same time.
     pub concurrency: NonZeroUsize,
     /// What is kept in order.
     pub ordering: Ordering,
@@ -152,11 +152,12 @@ struct Delivery<O> {
     sending: JoinSet<Attempt>,
 }
 
-/// One try, and what came of it.
+/// One try of a batch, and what came of it.
 struct Attempt {
-    lane: LaneId,
+    /// The lane of each event.
+    lanes: Vec<LaneId>,
     took: Duration,
-    result: Result<(), DeliverError>,
+    result: Result<(), Undelivered>,
 }
 
 impl<O: Output> Delivery<O> {
@@ -282,12 +283,19 @@ impl<O: Output> Delivery<O> {
     fn send(&mut self) {
         let now = Instant::now();
         while self.may_start() && self.gate.closed_until(now).is_none() {
-            let Some((lane, event)) = self.lanes.next(now) else { break };
+            let batch = match self.gate.is_probing() {
+                true => Batch::ONE,
+                false => self.output.batch(),
+            };
+            let (lanes, events): (Vec<_>, Vec<_>) = self.lanes.next(now, batch).into_iter().unzip();
+            if events.is_empty() {
+                break;
+            }
             let output = self.output.clone();
             self.sending.spawn(async move {
                 let start = Instant::now();
-                let result = output.deliver(&event).await;
-                Attempt { lane, took: start.elapsed(), result }
+                let result = output.deliver(&events).await;
+                Attempt { lanes, took: start.elapsed(), result }
             });
         }
     }

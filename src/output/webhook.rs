@@ -25,7 +25,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 
-use super::{DeliverError, Output};
+use super::{DeliverError, Output, Undelivered};
 use crate::model::{EventId, EventRecord};
 pub use config::{Config, Endpoint, Headers};
 pub use signature::SigningKey;
@@ -101,7 +101,16 @@ impl Output for Webhook {
         self.url.to_string()
     }
 
-    async fn deliver(&self, event: &EventRecord) -> Result<(), DeliverError> {
+    async fn deliver(&self, events: &[EventRecord]) -> Result<(), Undelivered> {
+        for (taken, event) in events.iter().enumerate() {
+            self.post(event).await.map_err(|error| Undelivered { taken, error })?;
+        }
+        Ok(())
+    }
+}
+
+impl Webhook {
+    async fn post(&self, event: &EventRecord) -> Result<(), DeliverError> {
         match self.request(event).send().await {
             Ok(response) => judge(EventId(event.offset), response).await,
             Err(error) => Err(DeliverError::Unavailable {

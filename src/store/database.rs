@@ -9,6 +9,8 @@ use fjall::{CompressionType, Database, KeyspaceCreateOptions};
 const CACHE: u64 = 16 << 20;
 /// The database's own log. What lags behind in memory is written out before it grows past this.
 const LOG: u64 = 128 << 20;
+/// What a log keeps in memory until it is written to a file.
+pub(super) const MEMORY: u64 = 4 << 20;
 
 pub(super) fn open(path: &Path) -> fjall::Result<Database> {
     Database::builder(path)
@@ -24,17 +26,17 @@ pub(super) fn open(path: &Path) -> fjall::Result<Database> {
 
 /// For the journal: what every change passes through, so it is not compressed.
 pub(super) fn blocks() -> KeyspaceCreateOptions {
-    entries(4 << 20).data_block_compression_policy(CompressionPolicy::disabled())
+    entries().data_block_compression_policy(CompressionPolicy::disabled())
 }
 
 /// For a stream: JSON, kept long.
 pub(super) fn events() -> KeyspaceCreateOptions {
-    entries(4 << 20).data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+    entries().data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
 }
 
-fn entries(memory: u64) -> KeyspaceCreateOptions {
+fn entries() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        .max_memtable_size(memory)
+        .max_memtable_size(MEMORY)
         .data_block_size_policy(BlockSizePolicy::all(16 << 10))
         .expect_point_read_hits(true)
 }

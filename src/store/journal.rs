@@ -85,6 +85,16 @@ pub enum Append {
     Idle(Lsn),
 }
 
+impl Append {
+    /// Bytes of its block.
+    fn size(&self) -> usize {
+        match self {
+            Self::Block(block) | Self::Chunk(block, _) => block.frames.len(),
+            Self::Idle(_) => 0,
+        }
+    }
+}
+
 /// The running journal.
 pub struct Journal {
     /// Where the source sends. It holds 16 messages, so with blocks of up to 1 MiB it is bounded to

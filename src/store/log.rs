@@ -13,6 +13,7 @@ use bytes::Bytes;
 use fjall::{AbstractTree as _, Database, Keyspace, LsmError, OwnedWriteBatch, PersistMode, Slice};
 
 use super::StoreError;
+use super::database;
 use crate::model::{Offset, clock};
 
 /// What an entry says of itself and of the one before it.
@@ -223,6 +224,16 @@ impl Log {
         ends.end = entry.header.start + entry.len();
         ends.stored = entry.header.stored;
         ends.newest = shown.or(ends.newest);
+    }
+
+    /// The database's worker takes what was written out of memory, but it looks at that only
+    /// between two compactions and syncs, and as much as comes meanwhile would stay in memory. So
+    /// what is too much is set aside here; the next write waits while there is a lot of that.
+    pub(super) fn bound_memory(&self) -> Result<(), StoreError> {
+        if self.entries.tree.active_memtable().size() >= 2 * database::MEMORY {
+            self.entries.rotate_memtable()?;
+        }
+        Ok(())
     }
 
     /// The newest entry that may be seen.

@@ -169,7 +169,7 @@ impl Stream {
         if let Some(head) = head {
             self.head.send_replace(head);
         }
-        Ok(())
+        self.log.bound_memory()
     }
 }
 

@@ -145,6 +145,26 @@ async fn a_value_of_a_hundred_megabytes_comes_as_it_is() {
     source.stop().await;
 }
 
+/// The most memory that the process has had at a time, in MiB.
+fn peak_memory(walmill: &Walmill) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", walmill.pid()));
+    let status = status.expect("the state of the process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_hundreds_of_megabytes_takes_no_more_memory_than_any_other() {
+    let cluster = cluster(&[("fsync", "off"), ("max_wal_size", "4GB")]);
+    let client = table(&cluster).await;
+    let walmill = Walmill::start(RUN, &cluster.url()).await;
+    let rows = "select n, repeat(md5(n::text), 100) from generate_series(1, 200000) n";
+    execute(&client, &format!("insert into t {rows}")).await;
+    walmill.wait_for("/api/v1/status", |status| status["pipelines"][0]["emitted"] == 200_000).await;
+    let peak = peak_memory(&walmill);
+    assert!(peak < 220, "{peak} MiB for 600 MB of rows");
+}
+
 #[tokio::test]
 async fn a_standby_waits_for_the_slot_and_takes_over_when_it_is_freed() {
     let (cluster, first, second) = (cluster(&[]), folder(), folder());

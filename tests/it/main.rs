@@ -1,6 +1,7 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
 mod alive;
+mod allocations;
 mod backfill;
 mod bad_input;
 mod console;
@@ -10,6 +11,7 @@ mod doctor;
 mod encoder;
 mod end_to_end;
 mod fuzzed;
+mod languages;
 mod layers;
 mod login;
 mod oracle;

@@ -62,6 +62,7 @@ mod tests {
     use super::super::lanes::{LaneId, Lanes, Place};
     use super::*;
     use crate::model::{EventRecord, Lsn, Offset};
+    use crate::output::Batch;
 
     fn admitted(line: &mut Line<u32>) -> Vec<u32> {
         std::iter::from_fn(|| line.admit()).collect()
@@ -166,7 +167,7 @@ mod tests {
             let rest = std::iter::repeat((choices[0].0, 0));
             let mut choices = choices.into_iter().chain(rest);
             loop {
-                while let Some((lane, event)) = outlet.lanes.next(now) {
+                while let Some((lane, event)) = outlet.lanes.next(now, Batch::ONE).pop() {
                     let feed = usize::try_from(event.offset.commit.0).unwrap();
                     let seq = u64::from(event.offset.ordinal);
                     let about = read[feed][event.offset.ordinal as usize];

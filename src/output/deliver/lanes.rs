@@ -1,6 +1,6 @@
-//! Order per key: each key is a lane, and a lane has one event under way at a time. A lane whose
-//! event failed waits by itself; the others go on. What is about all keys is kept apart before the
-//! lanes, in [`super::barrier`].
+//! Order per key: each key is a lane, and a lane's events are under way in one batch at a time. A
+//! lane whose event failed waits by itself; the others go on. What is about all keys is kept apart
+//! before the lanes, in [`super::barrier`].
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::model::EventRecord;
+use crate::output::Batch;
 
 /// A lane, by the hash of what its events have in common. Two keys with the same hash share a lane,
 /// which costs a little concurrency and no order.
@@ -17,7 +18,7 @@ use crate::model::EventRecord;
 pub struct LaneId(pub u64);
 
 /// Where an event came from: a feed, and its number in that feed's window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Which feed.
     pub feed: usize,
@@ -53,6 +54,8 @@ pub struct Lanes {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Entry>,
+    /// Entries from the first on that are in a batch.
+    under_way: usize,
     /// Entries from the first on that no longer keep a run in memory.
     released: usize,
     /// Tries of the first that failed.
@@ -116,19 +119,39 @@ impl Lanes {
         }
     }
 
-    /// The next event that may be sent. Its lane is under way until [`Lanes::finish`] or
-    /// [`Lanes::retry`].
-    pub fn next(&mut self, now: Instant) -> Option<(LaneId, EventRecord)> {
+    /// The next events that may be sent, in the order in which they were added; none, if there are
+    /// none. Each is under way until [`Lanes::finish`], [`Lanes::retry`] or [`Lanes::put_back`].
+    ///
+    /// What has failed before goes by itself, so that it is clear what the far side does not take.
+    pub fn next(&mut self, now: Instant, limit: Batch) -> Vec<(LaneId, EventRecord)> {
         while let Some(&(due, id)) = self.waiting.first().filter(|(due, _)| *due <= now) {
             self.waiting.remove(&(due, id));
             self.ready.push_back(id);
         }
-        let id = self.ready.pop_front()?;
-        let lane = self.lanes.get_mut(&id)?;
-        lane.first_try.get_or_insert(now);
-        match lane.queue.front()? {
-            Entry::Event(pending) => Some((id, pending.event.clone())),
-            Entry::Also(_) => None,
+        let mut taking = Taking { limit, bytes: 0, taken: Vec::new() };
+        while let Some(id) = self.ready.pop_front() {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            let alone = lane.attempts > 0;
+            if alone && !taking.taken.is_empty() || !lane.send(id, now, &mut taking) {
+                self.ready.push_front(id);
+                break;
+            }
+            if alone {
+                break;
+            }
+        }
+        let mut taken = taking.taken;
+        taken.sort_unstable_by_key(|(place, ..)| *place);
+        taken.into_iter().map(|(_, id, event)| (id, event)).collect()
+    }
+
+    /// What is still under way of these lanes was not tried, and is ready again.
+    pub fn put_back(&mut self, ids: &[LaneId]) {
+        for &id in ids.iter().rev() {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            if std::mem::take(&mut lane.under_way) > 0 {
+                self.ready.push_front(id);
+            }
         }
     }
 
@@ -157,6 +180,9 @@ impl Lanes {
     /// returned, for they no longer keep a run in memory.
     pub fn retry(&mut self, id: LaneId, due: Instant) -> Vec<Place> {
         self.waiting.insert((due, id));
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.under_way = 0;
+        }
         let mut released = Vec::new();
         let also = match self.lanes.get(&id).and_then(|lane| lane.queue.front()) {
             Some(Entry::Event(pending)) => pending.also,
@@ -196,8 +222,10 @@ impl Lanes {
             let ready = self.ready_by(also).filter(|ready| Some(*ready) != self.ready_by(id));
             self.ready.extend(ready);
         }
-        let ready = self.ready_by(id);
-        self.ready.extend(ready);
+        if self.lanes.get(&id).is_some_and(|lane| lane.under_way == 0) {
+            let ready = self.ready_by(id);
+            self.ready.extend(ready);
+        }
         Some((done.place, done.event))
     }
 
@@ -206,6 +234,7 @@ impl Lanes {
         let lane = self.lanes.get_mut(&id)?;
         let first = lane.queue.pop_front();
         lane.released = lane.released.saturating_sub(1);
+        lane.under_way = lane.under_way.saturating_sub(1);
         (lane.attempts, lane.first_try) = (0, None);
         if lane.queue.is_empty() {
             self.lanes.remove(&id);
@@ -226,6 +255,50 @@ impl Lanes {
     }
 }
 
+/// A batch in the making.
+struct Taking {
+    limit: Batch,
+    bytes: usize,
+    taken: Vec<(Place, LaneId, EventRecord)>,
+}
+
+impl Taking {
+    /// Whether there was room for it.
+    fn add(&mut self, id: LaneId, pending: &Pending) -> bool {
+        let bytes = self.bytes + pending.event.json.len();
+        let fits = self.taken.len() < self.limit.events.get() && bytes <= self.limit.bytes;
+        if fits || self.taken.is_empty() {
+            self.bytes = bytes;
+            self.taken.push((pending.place, id, pending.event.clone()));
+            return true;
+        }
+        false
+    }
+}
+
+impl Lane {
+    /// Puts its first event into a batch, and those behind it that are of this lane only. False if
+    /// there was no room for the first.
+    fn send(&mut self, id: LaneId, now: Instant, taking: &mut Taking) -> bool {
+        let alone = self.attempts > 0;
+        for entry in &self.queue {
+            let Entry::Event(pending) = entry else { break };
+            let first = self.under_way == 0;
+            if !first && (alone || pending.also.is_some()) || !taking.add(id, pending) {
+                break;
+            }
+            self.under_way += 1;
+            if pending.also.is_some() {
+                break;
+            }
+        }
+        if self.under_way > 0 {
+            self.first_try.get_or_insert(now);
+        }
+        self.under_way > 0
+    }
+}
+
 impl Pending {
     fn size(&self) -> usize {
         self.event.key.len() + self.event.json.len()
@@ -239,134 +312,4 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Lsn, Offset};
-
-    fn push(lanes: &mut Lanes, lane: u64, seq: u64) {
-        let offset = Offset::new(Lsn(seq), 0);
-        let event = EventRecord { offset, key: Bytes::from("k"), json: Bytes::from("{}") };
-        lanes.push((LaneId(lane), None), Place { feed: 0, seq }, event);
-    }
-
-    fn push_across(lanes: &mut Lanes, pair: (u64, u64), seq: u64) {
-        let offset = Offset::new(Lsn(seq), 0);
-        let event = EventRecord { offset, key: Bytes::from("k"), json: Bytes::from("{}") };
-        lanes.push((LaneId(pair.0), Some(LaneId(pair.1))), Place { feed: 0, seq }, event);
-    }
-
-    fn next(lanes: &mut Lanes, now: Instant) -> Option<(u64, u64)> {
-        lanes.next(now).map(|(id, event)| (id.0, event.offset.commit.0))
-    }
-
-    #[test]
-    fn a_lane_sends_one_event_at_a_time_and_the_others_go_on() {
-        let (mut lanes, now) = (Lanes::default(), Instant::now());
-        for (lane, seq) in [(1, 1), (1, 2), (2, 3)] {
-            push(&mut lanes, lane, seq);
-        }
-        assert_eq!(next(&mut lanes, now), Some((1, 1)));
-        assert_eq!(next(&mut lanes, now), Some((2, 3)));
-        assert_eq!(next(&mut lanes, now), None);
-        lanes.finish(LaneId(1));
-        assert_eq!(next(&mut lanes, now), Some((1, 2)));
-    }
-
-    #[test]
-    fn a_failed_event_comes_again_when_it_is_due_and_before_its_lane_goes_on() {
-        let (mut lanes, now) = (Lanes::default(), Instant::now());
-        push(&mut lanes, 1, 1);
-        push(&mut lanes, 1, 2);
-        let due = now + Duration::from_secs(5);
-        for attempts in 1..4 {
-            assert_eq!(next(&mut lanes, due), Some((1, 1)));
-            assert_eq!(lanes.fail(LaneId(1), due).map(|f| f.attempts), Some(attempts));
-            lanes.retry(LaneId(1), due);
-            assert_eq!(next(&mut lanes, now), None);
-            assert_eq!(lanes.next_due(now), Some(due));
-        }
-        assert!(lanes.any_failing());
-        assert_eq!(next(&mut lanes, due), Some((1, 1)));
-        lanes.finish(LaneId(1));
-        assert!(!lanes.any_failing());
-        assert_eq!(next(&mut lanes, due), Some((1, 2)));
-    }
-
-    #[test]
-    fn an_event_about_two_keys_waits_for_both_and_both_wait_for_it() {
-        let (mut lanes, now) = (Lanes::default(), Instant::now());
-        push(&mut lanes, 1, 1);
-        push_across(&mut lanes, (2, 1), 2);
-        push(&mut lanes, 1, 3);
-        push(&mut lanes, 2, 4);
-        assert_eq!(next(&mut lanes, now), Some((1, 1)));
-        assert_eq!(next(&mut lanes, now), None);
-        lanes.finish(LaneId(1));
-        assert_eq!(next(&mut lanes, now), Some((2, 2)));
-        assert_eq!(next(&mut lanes, now), None);
-        let released = lanes.retry(LaneId(2), now);
-        assert_eq!(released.len(), 3, "what waits in either lane");
-        assert_eq!(next(&mut lanes, now), Some((2, 2)));
-        lanes.finish(LaneId(2));
-        assert_eq!(next(&mut lanes, now), Some((1, 3)));
-        assert_eq!(next(&mut lanes, now), Some((2, 4)));
-        lanes.finish(LaneId(1));
-        lanes.finish(LaneId(2));
-        assert_eq!((lanes.copied(), lanes.lanes.len()), (0, 0));
-    }
-
-    proptest::proptest! {
-        /// Whatever is about which keys, and in whatever order events end: each is sent once, all
-        /// are, and none before an earlier one that shares a key with it.
-        #[test]
-        fn every_event_is_sent_and_none_before_another_of_its_keys(
-            events in proptest::collection::vec((0..5_u64, 0..5_u64), 1..40),
-            choices: Vec<proptest::sample::Index>,
-        ) {
-            let (mut lanes, now) = (Lanes::default(), Instant::now());
-            for (seq, pair) in (0..).zip(&events) {
-                push_across(&mut lanes, *pair, seq);
-            }
-            let mut choices = choices.into_iter().cycle();
-            let (mut under_way, mut done) = (Vec::new(), Vec::new());
-            loop {
-                while let Some(sent) = next(&mut lanes, now) {
-                    under_way.push(sent);
-                }
-                if under_way.is_empty() {
-                    break;
-                }
-                let choice = choices.next().map_or(0, |choice| choice.index(under_way.len()));
-                let (lane, seq) = under_way.swap_remove(choice);
-                let (a, b) = events[seq as usize];
-                for (earlier, (c, d)) in (0..seq).zip(&events) {
-                    let shares = [a, b].iter().any(|key| key == c || key == d);
-                    proptest::prop_assert!(!shares || done.contains(&earlier));
-                }
-                lanes.finish(LaneId(lane));
-                done.push(seq);
-            }
-            proptest::prop_assert_eq!(done.len(), events.len());
-            proptest::prop_assert_eq!(lanes.lanes.len(), 0);
-        }
-    }
-
-    #[test]
-    fn a_failing_lane_keeps_no_run_in_memory() {
-        let (mut lanes, now) = (Lanes::default(), Instant::now());
-        for seq in 1..4 {
-            push(&mut lanes, 1, seq);
-        }
-        let released = |places: Vec<Place>| places.iter().map(|p| p.seq).collect::<Vec<_>>();
-        lanes.next(now);
-        assert_eq!(released(lanes.retry(LaneId(1), now)), [1, 2, 3]);
-        push(&mut lanes, 1, 4);
-        lanes.next(now);
-        assert_eq!(released(lanes.retry(LaneId(1), now)), [4]);
-        assert_eq!(lanes.copied(), 4 * "k{}".len());
-        while lanes.next(now).is_some() {
-            lanes.finish(LaneId(1));
-        }
-        assert_eq!(lanes.copied(), 0);
-    }
-}
+mod tests;

@@ -10,13 +10,13 @@ use super::lanes::{LaneId, Place};
 use super::{Attempt, Delivery, End};
 use crate::metrics::{Name, Outcome};
 use crate::model::{EventId, EventRecord, clock};
-use crate::output::{DeliverError, Output};
+use crate::output::{DeliverError, Output, Undelivered};
 use crate::store::dead_letter::{By, DeadLetter};
 
 impl<O: Output> Delivery<O> {
     /// Acts on the result of a try. Err: nothing more is to be sent.
     pub(super) fn settle(&mut self, attempt: Result<Attempt, JoinError>) -> Result<(), End> {
-        let Attempt { lane, took, result } = match attempt {
+        let Attempt { lanes, took, result } = match attempt {
             Ok(attempt) => attempt,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -25,24 +25,33 @@ impl<O: Output> Delivery<O> {
         };
         let name = Name { name: self.config.name.clone() };
         self.metrics.output_attempt.get_or_create(&name).observe(took.as_secs_f64());
-        match result {
-            Ok(()) => {
-                self.delivered(lane);
-                Ok(())
-            }
-            Err(error) => self.failed(lane, error),
-        }
+        let Err(Undelivered { taken, error }) = result else {
+            self.delivered(&lanes);
+            return Ok(());
+        };
+        // One that claims more than it was given has still not delivered its last.
+        let taken = taken.min(lanes.len() - 1);
+        self.delivered(&lanes[..taken]);
+        let end = self.failed(lanes[taken], error);
+        self.lanes.put_back(&lanes[taken..]);
+        end
     }
 
-    fn delivered(&mut self, lane: LaneId) {
-        self.gate.succeeded();
-        if let Some((place, _)) = self.leave(lane) {
-            self.feeds[place.feed].window.finish(place.seq, None);
+    fn delivered(&mut self, lanes: &[LaneId]) {
+        if lanes.is_empty() {
+            return;
         }
-        self.count("ok");
+        self.gate.succeeded();
+        for &lane in lanes {
+            if let Some((place, _)) = self.leave(lane) {
+                self.feeds[place.feed].window.finish(place.seq, None);
+            }
+        }
+        let delivered = lanes.len() as u64;
+        self.count("ok", delivered);
         let failing = self.lanes.any_failing();
         self.status.send_modify(|status| {
-            status.delivered += 1;
+            status.delivered += delivered;
             if !failing {
                 status.error = None;
             }
@@ -90,7 +99,7 @@ impl<O: Output> Delivery<O> {
         for place in self.lanes.retry(lane, Instant::now() + wait) {
             self.feeds[place.feed].window.release(place.seq);
         }
-        self.count("retry");
+        self.count("retry", 1);
     }
 
     /// Sets the event aside. Its dead letter is written together with the checkpoint that moves
@@ -109,7 +118,7 @@ impl<O: Output> Delivery<O> {
             payload: payload(&event),
         };
         feed.window.finish(place.seq, Some(letter));
-        self.count("dead_letter");
+        self.count("dead_letter", 1);
         self.status.send_modify(|status| status.dead_letters += 1);
     }
 
@@ -128,9 +137,9 @@ impl<O: Output> Delivery<O> {
         });
     }
 
-    fn count(&self, outcome: &'static str) {
+    fn count(&self, outcome: &'static str, events: u64) {
         let name = self.config.name.clone();
-        self.metrics.output_deliveries.get_or_create(&Outcome { name, outcome }).inc();
+        self.metrics.output_deliveries.get_or_create(&Outcome { name, outcome }).inc_by(events);
     }
 }
 

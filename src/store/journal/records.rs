@@ -101,7 +101,7 @@ impl Records {
             self.tail().push(entry, block);
         }
         self.visible.send_if_modified(|visible| std::mem::replace(visible, last) != last);
-        Ok(())
+        self.log.bound_memory()
     }
 
     /// Runs a search in memory; `None` if only the disk can tell.

@@ -15,6 +15,8 @@ use crate::store::{Inner, StoreError, position};
 
 /// Messages that wait for the writer.
 const QUEUE: usize = 16;
+/// Bytes of blocks that are enough for one write.
+const WRITE: usize = 2 << 20;
 /// While it takes nothing, how often it looks whether it may again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -85,10 +87,13 @@ impl Writer {
                 // Shut down while full. What is left was never confirmed and comes again.
                 return Ok(());
             }
+            let mut size = append.size();
             let mut appends = vec![append];
             while appends.len() < QUEUE
+                && size < WRITE
                 && let Ok(append) = self.input.try_recv()
             {
+                size += append.size();
                 appends.push(append);
             }
             self.append(appends)?;

@@ -52,6 +52,11 @@ impl Walmill {
         self.port
     }
 
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Starts the process.
     pub fn launch(&mut self) {
         self.launch_in(&[]);
