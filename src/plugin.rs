@@ -41,6 +41,7 @@ use sha2::{Digest, Sha256};
 
 pub use authorizer::Authorizer;
 use bindings::lifecycle::Setup;
+use check::Bounds;
 pub use engine::Engine;
 pub use error::{LoadError, Reason};
 pub use instance::{CallError, Finding, Instance};
@@ -159,6 +160,12 @@ impl Plugin {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.program.limits
+    }
+
+    /// What its answers may come to.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds<'_> {
+        self.program.bounds()
     }
 
     /// Whether it can ask for the time: then every call must be given the commit time of exactly

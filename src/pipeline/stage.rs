@@ -15,7 +15,7 @@ use super::tagged;
 use crate::model::{Op, ReplicaIdentity};
 use crate::plugin::{CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
-use answer::{Answer, pass};
+use answer::{Answer, check_size, pass};
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
@@ -96,7 +96,8 @@ impl Stage {
     /// The plugin in its place; it is started by the first row.
     #[must_use]
     pub fn new(plugin: Arc<Plugin>, store: Store) -> Self {
-        let state = Arc::new(Mutex::new(PluginState::new(store, plugin.name())));
+        let state =
+            Arc::new(Mutex::new(PluginState::new(store, plugin.name(), plugin.limits().state)));
         let input = empty();
         Self { plugin, instance: None, state, plans: Vec::new(), input }
     }
@@ -264,12 +265,17 @@ impl Stage {
         let now = batch.transactions[rows[0].transaction as usize].time;
         let answer = self.instance()?.process(&input, now);
         self.input = input;
-        Ok(answer.map_err(|error| {
-            if self.instance.as_ref().is_some_and(|instance| !instance.is_alive()) {
-                self.drop_instance();
+        let outcome = match answer {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if self.instance.as_ref().is_some_and(|instance| !instance.is_alive()) {
+                    self.drop_instance();
+                }
+                return Ok(Err(error.to_string()));
             }
-            error.to_string()
-        }))
+        };
+        let sized = check_size(self.plugin.bounds(), batch, &self.plans, rows, &outcome);
+        Ok(sized.map(|()| outcome).map_err(|fault| fault.to_string()))
     }
 
     fn instance(&mut self) -> Result<&mut Instance, StageError> {

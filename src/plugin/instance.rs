@@ -9,7 +9,7 @@ use wasmtime::{Store, WasmBacktrace};
 
 use super::bindings::lifecycle::{Description, Setup};
 use super::bindings::{Batch, Outcome, Plan, Relation};
-use super::check::{check_grant, check_outcome, check_plan};
+use super::check::{Fault, check_grant, check_outcome, check_plan};
 use super::host::{Host, TICKS};
 use super::program::Program;
 use super::state::State;
@@ -33,15 +33,14 @@ pub struct Finding {
     pub message: String,
 }
 
-/// Why a call gave no answer. After all but [`CallError::Failed`] and [`CallError::Findings`] the
-/// instance is dead.
+/// Why a call gave no answer. [`Instance::is_alive`] says whether the instance outlived it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// It trapped.
     #[error("{0}")]
     Trap(String),
     /// It used more processor time than it may.
-    #[error("took more than {limit} of processor time (`plugins.{plugin}.limits.deadline`)")]
+    #[error("took more than {limit} of processor time: raise `plugins.{plugin}.limits.deadline`")]
     Deadline {
         /// `limits.deadline`
         limit: Period,
@@ -49,13 +48,24 @@ pub enum CallError {
         plugin: String,
     },
     /// It asked for more memory than it may have, and then trapped.
-    #[error("needs more than {limit} of memory (`plugins.{plugin}.limits.memory`)")]
+    #[error("used more than {limit} of memory: raise `plugins.{plugin}.limits.memory`")]
     Memory {
         /// `limits.memory`
         limit: ByteSize,
         /// The plugin's name.
         plugin: String,
     },
+    /// It asked for more table elements than it may have, and then trapped.
+    #[error("used more than {limit} table elements: raise `plugins.{plugin}.limits.table`")]
+    Table {
+        /// `limits.table`
+        limit: u32,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It handed over, or made of the events, more than it may.
+    #[error("{0}")]
+    Output(String),
     /// The plugin returned an error, or an answer that does not hold together.
     #[error("{0}")]
     Failed(String),
@@ -166,8 +176,11 @@ impl Instance {
             }
             last.get().map(|(_, plan)| plan)
         };
-        check_outcome(&outcome, batch.count as usize, plan_of)
-            .map_err(|what| wrong("outcome", &what))?;
+        let checked = check_outcome(&outcome, batch.count as usize, self.program.bounds(), plan_of);
+        checked.map_err(|fault| match fault {
+            Fault::Wrong(what) => wrong("outcome", &what),
+            Fault::Large(what) => CallError::Output(what),
+        })?;
         for reason in &mut outcome.reasons {
             *reason = clean(reason, LONGEST_REASON);
         }
@@ -237,7 +250,7 @@ fn watched<T>(
     work: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<T>,
 ) -> Result<T, CallError> {
     let host = store.data_mut();
-    host.limiter.refused_memory = false;
+    (host.limiter.refused_memory, host.limiter.refused_table) = (false, false);
     host.stopwatch.start();
     store.set_epoch_deadline(TICKS);
     // wasmtime is sound, but a guest made to break it may find a panic in it. The store is thrown
@@ -260,11 +273,14 @@ fn ended(program: &Program, host: &Host, error: &wasmtime::Error) -> CallError {
     if host.limiter.refused_memory {
         return CallError::Memory { limit: limits.memory, plugin };
     }
+    if host.limiter.refused_table {
+        return CallError::Table { limit: limits.table, plugin };
+    }
     let cause = error.root_cause().to_string();
     // wasmtime has no type for this one.
     if cause.contains("fuel allocated for hostcalls has been exhausted") {
-        return CallError::Trap(format!(
-            "handed over more than {} in one call (`plugins.{plugin}.limits.output`)",
+        return CallError::Output(format!(
+            "handed over more than {} in one call: raise `plugins.{plugin}.limits.output`",
             limits.output
         ));
     }

@@ -56,6 +56,8 @@ impl Meters {
             Err(CallError::Trap(_)) => "trap",
             Err(CallError::Deadline { .. }) => "deadline",
             Err(CallError::Memory { .. }) => "memory",
+            Err(CallError::Table { .. }) => "table",
+            Err(CallError::Output(_)) => "output",
         };
         let labels = Outcome { name: self.plugin.clone(), outcome };
         self.metrics.plugin_calls.get_or_create(&labels).inc();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bindings::Relation;
+use super::check::Bounds;
 use super::component::Compiled;
 use super::limits::Limits;
 use super::log::Log;
@@ -23,6 +24,12 @@ pub(super) struct Program {
 }
 
 impl Program {
+    /// What its answers may come to.
+    pub(super) fn bounds(&self) -> Bounds<'_> {
+        let Self { name, limits, .. } = self;
+        Bounds { plugin: name, event: limits.event_output, call: limits.output }
+    }
+
     /// Remembers a relation that this version takes.
     pub(super) fn announced(&self, relation: &Relation) {
         self.relations.add(relation);

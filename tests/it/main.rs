@@ -11,6 +11,7 @@ mod doctor;
 mod encoder;
 mod end_to_end;
 mod fuzzed;
+mod hostile;
 mod languages;
 mod layers;
 mod login;
