@@ -59,7 +59,7 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     let contents =
         inspect::contents(&component).map_err(|error| Reason::Damaged(error.to_string()))?;
     let worlds = engine.worlds();
-    let Kind { world, role } = inspect::check(worlds, &contents, name, config.allow)?;
+    let Kind { world, role } = inspect::check(worlds, &contents, name, &config.allow)?;
     let version = Version::of(bytes);
     let component = cached(engine, &version, &component)?;
     let linked =

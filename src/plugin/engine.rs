@@ -12,6 +12,7 @@ use wasmtime::{Config, EngineWeak, WasmBacktraceDetails};
 
 use super::cache::Cache;
 use super::host::Host;
+use super::wasi;
 use super::world::{WORLDS, World};
 
 /// Between two looks at the time of a running call.
@@ -49,6 +50,7 @@ impl Engine {
         let wasmtime =
             wasmtime::Engine::new(&config()).map_err(opaque).context("start wasmtime")?;
         let mut linker = Linker::new(&wasmtime);
+        wasi::link(&mut linker).map_err(opaque).context("link WASI")?;
         for world in worlds {
             (world.link)(&mut linker).map_err(opaque).context("link the plugin's world")?;
         }

@@ -56,9 +56,29 @@ pub enum Reason {
     /// It imports something else than what the world offers.
     #[error(
         "imports `{0}`, which walmill does not offer; \
-         it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+         it offers log, clock, metrics and kv of `walmill:plugin@0.1`, and WASI 0.2"
     )]
     Import(String),
+    /// It makes requests, which the config does not grant.
+    #[error(
+        "uses `wasi:http`, which is not granted; if it may, name where its requests may go: \
+         `plugins.{0}.allow.http = [\"https://…\"]`"
+    )]
+    HttpNotGranted(String),
+    /// What the config grants is not there.
+    #[error(
+        "`plugins.{plugin}.allow.env` grants `{variable}`, which walmill's environment does not \
+         have as text; set it, or take it out of the list"
+    )]
+    NoVariable {
+        /// The variable's name.
+        variable: String,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// No client for requests can be made.
+    #[error("no requests can be made: {0}")]
+    Http(String),
     /// It uses something that the config does not grant.
     #[error(
         "uses `{what}`, which is not granted; if it may, set `plugins.{plugin}.allow.{what} = true`"

@@ -6,6 +6,7 @@ use super::Allow;
 use super::bindings::PACKAGE;
 use super::error::Reason;
 use super::text::clean;
+use super::wasi::{self, Import};
 use super::world::{Role, World, interface};
 
 /// Bytes of a name that comes from a file.
@@ -138,6 +139,31 @@ impl Kind {
 
 const LIFECYCLE: [&str; 2] = ["describe", "init"];
 
+fn check_import(
+    worlds: &'static [World],
+    import: &str,
+    plugin: &str,
+    allow: &Allow,
+) -> Result<(), Reason> {
+    let unknown = || Err(Reason::Import(clean(import, LONGEST_NAME)));
+    match wasi::import(import) {
+        Some(Import::Empty) => return Ok(()),
+        Some(Import::Http) if allow.http.is_empty() => {
+            return Err(Reason::HttpNotGranted(plugin.into()));
+        }
+        Some(Import::Http) => return Ok(()),
+        Some(Import::Unknown) => return unknown(),
+        None => {}
+    }
+    match interface(worlds, import) {
+        Some(found) if found.name == "kv" && !allow.kv => {
+            Err(Reason::NotGranted { what: "kv".into(), plugin: plugin.into() })
+        }
+        Some(found) if found.is_offered() => Ok(()),
+        _ => unknown(),
+    }
+}
+
 fn has(worlds: &'static [World], ids: &[&str], world: &World, name: &str) -> bool {
     ids.iter()
         .filter_map(|id| interface(worlds, id))
@@ -149,16 +175,10 @@ pub(super) fn check(
     worlds: &'static [World],
     contents: &Contents,
     plugin: &str,
-    allow: Allow,
+    allow: &Allow,
 ) -> Result<Kind, Reason> {
     for import in &contents.imports {
-        match interface(worlds, import) {
-            Some(found) if found.name == "kv" && !allow.kv => {
-                return Err(Reason::NotGranted { what: "kv".into(), plugin: plugin.into() });
-            }
-            Some(found) if found.is_offered() => {}
-            _ => return Err(Reason::Import(clean(import, LONGEST_NAME))),
-        }
+        check_import(worlds, import, plugin, allow)?;
     }
     let exports: Vec<&str> = contents.exports.iter().map(String::as_str).collect();
     let kind = Kind::of(worlds, &exports)?;

@@ -11,6 +11,7 @@ use super::bindings::lifecycle::{Description, Setup};
 use super::bindings::{Batch, Outcome, Plan, Relation};
 use super::check::{Fault, check_grant, check_outcome, check_plan};
 use super::host::{Host, TICKS};
+use super::moment::{Asked, Moment};
 use super::program::Program;
 use super::state::State;
 use super::text::clean;
@@ -66,6 +67,9 @@ pub enum CallError {
     /// It handed over, or made of the events, more than it may.
     #[error("{0}")]
     Output(String),
+    /// It asked something that has no answer for a call of several events.
+    #[error("{0}")]
+    Asked(Asked),
     /// The plugin returned an error, or an answer that does not hold together.
     #[error("{0}")]
     Failed(String),
@@ -101,8 +105,7 @@ impl Instance {
         state: Arc<Mutex<dyn State + Send>>,
     ) -> Result<Self, CallError> {
         let limits = program.limits;
-        let (log, meters) = (program.log.clone(), program.meters.clone());
-        let host = Host::new(log, meters, limits, dry_run, state);
+        let host = Host::new(program, dry_run, state);
         let mut store = Store::new(&program.compiled.engine, host);
         store.limiter(|host| &mut host.limiter);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().tick()));
@@ -132,6 +135,7 @@ impl Instance {
     /// # Errors
     /// See [`CallError`].
     pub fn on_relation(&mut self, relation: &Relation) -> Result<Plan, CallError> {
+        self.store.data_mut().begin_call(Moment::START);
         let answer = self
             .call(|guest, store| guest.on_relation(store, relation))
             .and_then(|answer| self.planned(answer, relation));
@@ -151,13 +155,26 @@ impl Instance {
         Ok(plan)
     }
 
-    /// Runs a batch. Every relation in it must have been announced; `now` is what the plugin's
-    /// clock says, microseconds since 1970-01-01 UTC. The outcome has been checked.
+    /// Runs a batch of events of one transaction, which was committed at `now`, in microseconds
+    /// since 1970-01-01 UTC; see [`Instance::process_at`].
     ///
     /// # Errors
     /// See [`CallError`].
     pub fn process(&mut self, batch: &Batch, now: i64) -> Result<Outcome, CallError> {
-        self.store.data_mut().now = now;
+        let moment = match batch.count {
+            0 | 1 => Moment::of_event(now, 0, 0),
+            _ => Moment::of_transaction(now),
+        };
+        self.process_at(batch, moment)
+    }
+
+    /// Runs a batch. Every relation in it must have been announced. The outcome has been checked.
+    ///
+    /// # Errors
+    /// See [`CallError`]; after [`CallError::Asked`] the same events must be given to a new
+    /// instance, fewer at once.
+    pub fn process_at(&mut self, batch: &Batch, moment: Moment) -> Result<Outcome, CallError> {
+        self.store.data_mut().begin_call(moment);
         let answer = self
             .call(|guest, store| guest.process(store, batch))
             .and_then(|answer| answer.map_err(|why| failed(&why)))
@@ -187,14 +204,13 @@ impl Instance {
         Ok(outcome)
     }
 
-    /// Asks an authorizer about a subscriber; `now` is what its clock says. The inner error is its
-    /// reason for refusing. The grant has been checked.
+    /// Asks an authorizer about a subscriber, now. The inner error is its reason for refusing. The
+    /// grant has been checked.
     pub(super) fn open(
         &mut self,
         subscriber: &Subscriber,
-        now: i64,
     ) -> Result<Result<Grant, String>, CallError> {
-        self.store.data_mut().now = now;
+        self.store.data_mut().begin_call(Moment::now());
         let answer = self.call(|guest, store| guest.open(store, subscriber)).and_then(|answer| {
             let Ok(grant) = &answer else { return Ok(answer) };
             check_grant(grant).map_err(|what| wrong("grant", &what)).map(|()| answer)
@@ -275,6 +291,9 @@ fn ended(program: &Program, host: &Host, error: &wasmtime::Error) -> CallError {
     }
     if host.limiter.refused_table {
         return CallError::Table { limit: limits.table, plugin };
+    }
+    if let Some(asked) = error.downcast_ref::<Asked>() {
+        return CallError::Asked(*asked);
     }
     let cause = error.root_cause().to_string();
     // wasmtime has no type for this one.

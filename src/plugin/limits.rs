@@ -32,6 +32,11 @@ pub struct Limits {
     pub log_lines: u32,
     /// Keyed state: keys and values.
     pub state: ByteSize,
+    /// For all requests of one call, where requests are granted: until when their answers must be
+    /// there.
+    pub http_time: Period,
+    /// Of the body of a request, and of an answer.
+    pub http_size: ByteSize,
 }
 
 impl Default for Limits {
@@ -45,6 +50,8 @@ impl Default for Limits {
             event_output: ByteSize::new(16 << 20),
             log_lines: 20,
             state: ByteSize::new(64 << 20),
+            http_time: Period::from_millis(5_000),
+            http_size: ByteSize::new(1 << 20),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::component::Compiled;
 use super::limits::Limits;
 use super::log::Log;
 use super::meters::Meters;
+use super::wasi::Grants;
 
 /// Tables whose latest definitions are remembered, to be announced to the next version on trial.
 const MOST_TABLES: usize = 10_000;
@@ -18,6 +19,7 @@ pub(super) struct Program {
     pub(super) name: String,
     pub(super) compiled: Compiled,
     pub(super) limits: Limits,
+    pub(super) grants: Arc<Grants>,
     pub(super) log: Arc<Log>,
     pub(super) meters: Arc<Meters>,
     pub(super) relations: Arc<Relations>,

@@ -69,7 +69,7 @@ const HOSTILE: [Guest; 7] = [
         // An answer of 4,000 reasons of 64 KiB each.
         process: "(local.set $n (i32.const 131072))
             (loop $next
-              (i32.store (local.get $n) (i32.const 16))
+              (i32.store (local.get $n) (i32.const 190000))
               (i32.store offset=4 (local.get $n) (i32.const 65536))
               (local.set $n (i32.add (local.get $n) (i32.const 8)))
               (br_if $next (i32.lt_u (local.get $n) (i32.const 163072))))

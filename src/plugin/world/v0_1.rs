@@ -163,8 +163,8 @@ impl log::Host for Host {
 }
 
 impl clock::Host for Host {
-    fn now(&mut self) -> i64 {
-        self.now
+    fn now(&mut self) -> wasmtime::Result<i64> {
+        Ok(Host::now(self)?)
     }
 }
 
