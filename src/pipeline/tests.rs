@@ -2,6 +2,7 @@
 //! in every way.
 
 mod limits;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

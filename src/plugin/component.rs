@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::error::{LoadError, Reason};
 use super::inspect::{self, Kind, Sort};
 use super::world::{Linked, Role};
+use super::wrap::Preview1;
 use super::{Config, Version, wrap};
 
 /// A file that can be instantiated.
@@ -53,7 +54,7 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     }
     let component = match inspect::sort(bytes) {
         Sort::Component => Cow::Borrowed(bytes),
-        Sort::Module => Cow::Owned(component_of(engine, bytes)?),
+        Sort::Module => Cow::Owned(component_of(engine, config, bytes)?),
         Sort::Other(what) => return Err(Reason::NotWasm(what)),
     };
     let contents =
@@ -61,7 +62,8 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     let worlds = engine.worlds();
     let Kind { world, role } = inspect::check(worlds, &contents, name, &config.allow)?;
     let version = Version::of(bytes);
-    let component = cached(engine, &version, &component)?;
+    // By what is compiled, which depends on the config where a module is wrapped.
+    let component = cached(engine, &Version::of(&component), &component)?;
     let linked =
         engine.linker().instantiate_pre(&component).and_then(|pre| (world.find)(pre, role));
     let linked = linked
@@ -74,9 +76,10 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     Ok(Compiled { version, size, language, imports_clock, role, linked, engine })
 }
 
-fn component_of(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Reason> {
+fn component_of(engine: &Engine, config: &Config, module: &[u8]) -> Result<Vec<u8>, Reason> {
     let Kind { world, role } = inspect::check_module(engine.worlds(), module)?;
-    let wrapped = guarded(|| wrap::wrap(world, role, module.to_vec()))?;
+    let preview1 = if config.allow.env.is_empty() { Preview1::Empty } else { Preview1::Full };
+    let wrapped = guarded(|| wrap::wrap(world, role, preview1, module.to_vec()))?;
     wrapped.map_err(|error| Reason::Wrap(format!("{error:#}")))
 }
 
