@@ -11,6 +11,7 @@ pub mod authorizer;
 pub mod bindings;
 mod cache;
 pub mod check;
+pub mod compiler;
 pub mod component;
 pub mod engine;
 pub mod error;

@@ -11,7 +11,7 @@ use super::error::{LoadError, Reason};
 use super::inspect::{self, Kind, Sort};
 use super::world::{Linked, Role};
 use super::wrap::Preview1;
-use super::{Config, Version, wrap};
+use super::{Config, Limits, Version, cache, compiler, wrap};
 
 /// A file that can be instantiated.
 pub struct Compiled {
@@ -63,7 +63,7 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     let Kind { world, role } = inspect::check(worlds, &contents, name, &config.allow)?;
     let version = Version::of(bytes);
     // By what is compiled, which depends on the config where a module is wrapped.
-    let component = cached(engine, &Version::of(&component), &component)?;
+    let component = cached(engine, name, &config.limits, &component)?;
     let linked =
         engine.linker().instantiate_pre(&component).and_then(|pre| (world.find)(pre, role));
     let linked = linked
@@ -83,18 +83,27 @@ fn component_of(engine: &Engine, config: &Config, module: &[u8]) -> Result<Vec<u
     wrapped.map_err(|error| Reason::Wrap(format!("{error:#}")))
 }
 
-fn cached(engine: &Engine, version: &Version, bytes: &[u8]) -> Result<Component, Reason> {
+fn cached(engine: &Engine, name: &str, limits: &Limits, bytes: &[u8]) -> Result<Component, Reason> {
+    let version = Version::of(bytes);
     let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(component) = engine.cache().and_then(|cache| cache.get(engine.wasmtime(), version))
+    if let Some(component) = engine.cache().and_then(|cache| cache.get(engine.wasmtime(), &version))
     {
         return Ok(component);
     }
-    let component = guarded(|| Component::from_binary(engine.wasmtime(), bytes))?
-        .map_err(|error| Reason::Damaged(format!("{error:#}")))?;
+    let damaged = |error: wasmtime::Error| Reason::Damaged(format!("{error:#}"));
+    let Some(compiler) = engine.compiler() else {
+        let component =
+            guarded(|| Component::from_binary(engine.wasmtime(), bytes))?.map_err(damaged)?;
+        if let Some(cache) = engine.cache() {
+            cache.put(&version, &component);
+        }
+        return Ok(component);
+    };
+    let artifact = compiler::compile(compiler, name, limits, bytes)?;
     if let Some(cache) = engine.cache() {
-        cache.put(version, &component);
+        cache.put_artifact(&version, &artifact);
     }
-    Ok(component)
+    cache::revive(engine.wasmtime(), &artifact).map_err(damaged)
 }
 
 /// The tools are sound, but a file made to break them may find a panic in them.

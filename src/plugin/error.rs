@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::instance::CallError;
 use super::world::Role;
-use crate::model::quantity::ByteSize;
+use crate::model::quantity::{ByteSize, Period};
 
 /// Why a file does not become a plugin.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,28 @@ pub enum Reason {
     /// WebAssembly that cannot be compiled.
     #[error("damaged, cut short, or using a feature that walmill does not have: {0}")]
     Damaged(String),
+    /// It takes the compiler too long.
+    #[error("takes more than {limit} to compile: raise `plugins.{plugin}.limits.compile_time`")]
+    CompileTime {
+        /// `limits.compile_time`
+        limit: Period,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It takes the compiler too much memory.
+    #[error(
+        "takes more than {limit} of memory to compile: raise \
+         `plugins.{plugin}.limits.compile_memory`"
+    )]
+    CompileMemory {
+        /// `limits.compile_memory`
+        limit: ByteSize,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// The process that compiles does not start.
+    #[error("cannot be compiled, since the compiler does not start: {0}")]
+    Compiler(String),
     /// A core module that cannot be made a component.
     #[error("core module cannot be made a component: {0}")]
     Wrap(String),

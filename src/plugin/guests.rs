@@ -124,7 +124,7 @@ impl Guest {
     /// the packages that it is from.
     pub(crate) fn importing(&self, imports: &str, packages: &str) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        resolve.push_str("walmill.wit", WORLDS[0].wit).unwrap();
+        resolve.push_str("walmill.wit", WORLDS[0].wit[0]).unwrap();
         let wit = format!(
             "package test:guest;
             world guest {{ include walmill:plugin/plugin@0.1.0; {imports} }}

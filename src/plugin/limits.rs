@@ -37,6 +37,10 @@ pub struct Limits {
     pub http_time: Period,
     /// Of the body of a request, and of an answer.
     pub http_size: ByteSize,
+    /// Processor time of compiling the file.
+    pub compile_time: Period,
+    /// Memory of the process that compiles it.
+    pub compile_memory: ByteSize,
 }
 
 impl Default for Limits {
@@ -52,6 +56,8 @@ impl Default for Limits {
             state: ByteSize::new(64 << 20),
             http_time: Period::from_millis(5_000),
             http_size: ByteSize::new(1 << 20),
+            compile_time: Period::from_millis(60_000),
+            compile_memory: ByteSize::new(2 << 30),
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
 use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{PackageId, Resolve};
 
 use super::world::{Role, World};
 
@@ -50,8 +50,7 @@ pub(super) fn wrap(
 ) -> anyhow::Result<Vec<u8>> {
     let says = says(&module)?;
     if !says.world {
-        let mut resolve = Resolve::default();
-        let package = resolve.push_str("walmill.wit", world.wit)?;
+        let (resolve, package) = sources(world, &[])?;
         let world = resolve.select_world(&[package], Some(role.world()))?;
         embed_component_metadata(&mut module, &resolve, world, says.encoding)
             .context("embed the plugin's world")?;
@@ -102,14 +101,22 @@ fn adapter(world: &World, preview1: Preview1) -> anyhow::Result<Vec<u8>> {
     if preview1 == Preview1::Full {
         return Ok(WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER.to_vec());
     }
-    let mut resolve = Resolve::default();
-    resolve.push_str("walmill.wit", world.wit)?;
-    let package = resolve.push_str("preview1.wit", ADAPTER_WIT)?;
+    let (resolve, package) = sources(world, &[ADAPTER_WIT])?;
     let world = resolve.select_world(&[package], Some("preview1"))?;
     let mut adapter = ADAPTER.to_vec();
     embed_component_metadata(&mut adapter, &resolve, world, StringEncoding::UTF8)
         .context("embed the adapter's world")?;
     Ok(adapter)
+}
+
+/// The world's source and what builds on it, and the last of these packages.
+fn sources(world: &World, more: &[&str]) -> anyhow::Result<(Resolve, PackageId)> {
+    let mut resolve = Resolve::default();
+    let mut last = None;
+    for source in world.wit.iter().chain(more) {
+        last = Some(resolve.push_str("walmill.wit", source)?);
+    }
+    Ok((resolve, last.context("no source")?))
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use crate::support::{cluster, connect, execute};
 
 /// Passes every event, after the code that is given for a place of it.
 #[derive(Default, Clone, Copy)]
-struct Guest {
+pub struct Guest {
     name: &'static str,
-    fields: &'static str,
-    init: &'static str,
+    pub fields: &'static str,
+    pub init: &'static str,
     on_relation: &'static str,
     process: &'static str,
     realloc: &'static str,
@@ -21,7 +21,8 @@ struct Guest {
     reason: &'static str,
 }
 
-const ARMED: Guest = Guest {
+/// Nothing but passing.
+pub const ARMED: Guest = Guest {
     name: "",
     fields: "(global $armed (mut i32) (i32.const 0))",
     init: "",
@@ -86,7 +87,7 @@ const HOSTILE: [Guest; 7] = [
     },
 ];
 
-fn wasm(guest: Guest) -> Vec<u8> {
+pub fn wasm(guest: Guest) -> Vec<u8> {
     let Guest { fields, init, on_relation, process, realloc, .. } = guest;
     let text = format!(
         r#"(module
@@ -153,7 +154,7 @@ fn save(folder: &Path, guest: Guest) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_plugins_fail_on_their_own_events_and_the_others_flow() {
-    const ROWS: usize = 40;
+    const ROWS: usize = 12;
     let cluster = cluster();
     let database = connect(&cluster).await;
     execute(&database, "CREATE TABLE ticks (id bigint PRIMARY KEY)").await;

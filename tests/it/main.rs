@@ -4,6 +4,7 @@ mod alive;
 mod allocations;
 mod backfill;
 mod bad_input;
+mod compiler;
 mod console;
 mod demo;
 mod differential;

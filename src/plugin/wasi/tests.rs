@@ -93,9 +93,9 @@ const SLEEPER: Guest = Guest {
         (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))
         (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $wait (param i64) (result i32)))
         (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))"#,
-    process: "(call $wall (i32.const 900))
-        (if (i64.ne (i64.load (i32.const 900)) (i64.const 7)) (then unreachable))
-        (if (i32.ne (i32.load (i32.const 908)) (i32.const 500000000)) (then unreachable))
+    process: "(call $wall (i32.const 904))
+        (if (i64.ne (i64.load (i32.const 904)) (i64.const 7)) (then unreachable))
+        (if (i32.ne (i32.load (i32.const 912)) (i32.const 500000000)) (then unreachable))
         (if (i64.ne (call $now) (i64.const 7500000000)) (then unreachable))
         (call $block (call $wait (i64.const 86400000000000)))
         (if (i64.ne (call $now) (i64.const 86407500000000)) (then unreachable))",

@@ -29,7 +29,8 @@ const PREVIEW1_GUEST: Guest = Guest {
     fields: r#"(data (i32.const 512) "h\c3\a9llo\0aab\ff") (data (i32.const 600) "\00\02\00\00\07\00\00\00\07\02\00\00\03\00\00\00")"#,
     process: "
         (drop (call $write (i32.const 1) (i32.const 600) (i32.const 2) (i32.const 700)))
-        (if (i32.ne (i32.load (i32.const 700)) (i32.const 10)) (then unreachable))
+        ;; the official adapter takes one piece at a time
+        (if (i32.lt_u (i32.load (i32.const 700)) (i32.const 7)) (then unreachable))
         (drop (call $args (i32.const 704) (i32.const 708)))
         (if (i32.load (i32.const 704)) (then unreachable))
         (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 720)))
