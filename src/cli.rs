@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::finding::{Finding, Severity};
 use crate::config::{Config, Loaded};
+use crate::plugin::compiler;
 
 /// PostgreSQL changes through WebAssembly plugins to WebSocket, SSE, webhooks and brokers.
 #[derive(Debug, Parser)]
@@ -53,6 +54,14 @@ enum Command {
     Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
+    /// Compiles a plugin for the walmill that started this.
+    #[command(name = compiler::COMMAND, hide = true)]
+    CompilePlugin {
+        /// Processor time.
+        seconds: u64,
+        /// Bytes.
+        memory: u64,
+    },
 }
 
 /// Where the config is.
@@ -127,7 +136,10 @@ pub fn main() -> ExitCode {
     // The only failure is that a provider is installed already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
+    // This very file, even if another is put in its place meanwhile.
+    compiler::set_program("/proc/self/exe".into());
     let outcome = match cli.command {
+        Command::CompilePlugin { seconds, memory } => return compile_plugin(seconds, memory),
         Command::Run(arguments) => run::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -144,6 +156,18 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             print_findings(&failure.findings);
             ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Ends by a signal where the work exceeds its bounds.
+fn compile_plugin(seconds: u64, memory: u64) -> ExitCode {
+    match compiler::serve(seconds, memory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The reader is the walmill that started it.
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+            ExitCode::FAILURE
         }
     }
 }

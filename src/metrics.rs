@@ -135,7 +135,7 @@ metrics! {
     pipeline_schema_changes: Family<Name, Gauge> = "pipeline_schema_changes";
     /// Processor time that a plugin used.
     plugin_cpu: Family<Name, Counter<f64, AtomicU64>> = "plugin_cpu", Unit::Seconds;
-    /// Calls of a plugin; outcome is ok, error, trap, deadline or memory.
+    /// Calls of a plugin; outcome is ok, error, trap, deadline, memory, table or output.
     plugin_calls: Family<Outcome, Counter> = "plugin_calls";
     /// Offers of a new plugin version; outcome is ok or refused.
     plugin_reloads: Family<Outcome, Counter> = "plugin_reloads";

@@ -4,6 +4,7 @@
 //! interface or the store's layout.
 
 pub mod access;
+pub mod address;
 pub mod backfill;
 pub mod clock;
 pub mod event;

@@ -6,10 +6,12 @@
 //! [`Config`], what it may consume is limited there, and nothing that it returns is believed before
 //! [`check`] has seen it. Nothing here knows PostgreSQL, the store or a socket.
 
+pub mod allow;
 pub mod authorizer;
 pub mod bindings;
 mod cache;
 pub mod check;
+pub mod compiler;
 pub mod component;
 pub mod engine;
 pub mod error;
@@ -20,11 +22,13 @@ pub mod instance;
 pub mod limits;
 mod log;
 mod meters;
+pub mod moment;
 mod program;
 pub mod registry;
 pub mod state;
 mod text;
 mod trial;
+mod wasi;
 pub mod watch;
 mod world;
 mod wrap;
@@ -39,12 +43,15 @@ use std::sync::{Arc, Mutex};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+pub use allow::Allow;
 pub use authorizer::Authorizer;
 use bindings::lifecycle::Setup;
+use check::Bounds;
 pub use engine::Engine;
 pub use error::{LoadError, Reason};
 pub use instance::{CallError, Finding, Instance};
 pub use limits::Limits;
+pub use moment::{Asked, Moment};
 use program::Program;
 pub use registry::{Plugins, Registry};
 pub use state::{NoState, Scratch, State, StateError};
@@ -65,14 +72,6 @@ pub struct Config {
     /// What it may use of the host.
     #[serde(default)]
     pub allow: Allow,
-}
-
-/// What a plugin may use of the host beside log, clock and metrics. Nothing, unless granted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Allow {
-    /// Keyed state.
-    pub kv: bool,
 }
 
 /// What identifies a version of a plugin: the SHA-256 of its file.
@@ -161,8 +160,20 @@ impl Plugin {
         &self.program.limits
     }
 
-    /// Whether it can ask for the time: then every call must be given the commit time of exactly
-    /// the events in its batch.
+    /// What its answers may come to.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds<'_> {
+        self.program.bounds()
+    }
+
+    /// Whether its answers follow from the events alone, so that a replay gives the same.
+    #[must_use]
+    pub fn is_deterministic(&self) -> bool {
+        self.program.grants.http.is_none()
+    }
+
+    /// Whether it can ask for the time as if there were only one: then every call must be about
+    /// events of one transaction.
     #[must_use]
     pub fn imports_clock(&self) -> bool {
         self.program.compiled.imports_clock

@@ -275,6 +275,11 @@ impl Store {
         self.inner.checkpoints.pipeline(pipeline)
     }
 
+    /// Bytes of all that a plugin has stored; it is counted anew each time.
+    pub fn plugin_state_size(&self, plugin: &str) -> Result<u64, StoreError> {
+        self.inner.states.size(plugin)
+    }
+
     /// A plugin's stored value.
     pub fn plugin_state(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.states.get(plugin, key)

@@ -56,6 +56,22 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// Bytes of the row's own values and of constants in a row of this shape.
+    #[must_use]
+    pub fn size(&self, batch: &Batch, row: &Row) -> u64 {
+        let of_row = |span: Span| {
+            let cells = batch.cells(span);
+            let inputs = self.columns.iter().filter_map(|column| match column {
+                From::Input(index) => cells.get(*index),
+                From::Computed | From::Fixed(..) => None,
+            });
+            inputs.map(|cell| cell.size() as u64).sum::<u64>()
+        };
+        of_row(row.new) + of_row(row.old) + self.fixed.len() as u64
+    }
+}
+
 fn derived(shape: &bindings::Shape, input: &Relation) -> Relation {
     let columns = shape.columns.iter().map(|column| match &column.source {
         bindings::Source::Input(index) => {

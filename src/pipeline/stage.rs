@@ -5,6 +5,7 @@
 //! causes it stands alone, so one bad event costs its neighbours nothing.
 
 mod answer;
+mod input;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +13,11 @@ use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::shape::Shape;
 use super::state::PluginState;
 use super::tagged;
-use crate::model::{Op, ReplicaIdentity};
-use crate::plugin::{CallError, Instance, Plugin, bindings};
+use crate::model::Op;
+use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
-use answer::{Answer, pass};
+use answer::{Answer, check_size, pass};
+use input::{clear, describe, empty, fill_envelope, moment, op_code};
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
@@ -63,6 +65,9 @@ pub struct Stage {
     /// By index of the table.
     plans: Vec<Planned>,
     input: bindings::Batch,
+    /// What the plugin asked in a call of several events. From then on calls are made so that it
+    /// has an answer: whatever a replay puts into one batch, the plugin is told the same.
+    asked: Option<Asked>,
 }
 
 enum Planned {
@@ -96,9 +101,11 @@ impl Stage {
     /// The plugin in its place; it is started by the first row.
     #[must_use]
     pub fn new(plugin: Arc<Plugin>, store: Store) -> Self {
-        let state = Arc::new(Mutex::new(PluginState::new(store, plugin.name())));
+        let state =
+            Arc::new(Mutex::new(PluginState::new(store, plugin.name(), plugin.limits().state)));
         let input = empty();
-        Self { plugin, instance: None, state, plans: Vec::new(), input }
+        let asked = plugin.imports_clock().then_some(Asked::Time);
+        Self { plugin, instance: None, state, plans: Vec::new(), input, asked }
     }
 
     /// Which plugin this is.
@@ -190,15 +197,42 @@ impl Stage {
         for (at, row) in rows.iter().enumerate().skip(from) {
             let Ok(plan) = self.plan(*row, tables)? else { return Ok(at) };
             let size = plan.size(batch, row);
-            let same_time =
-                !self.plugin.imports_clock() || row.transaction == rows[from].transaction;
-            let fits = at - from < CALL_EVENTS && bytes + size <= CALL_BYTES && same_time;
+            let fits = at - from < CALL_EVENTS
+                && bytes + size <= CALL_BYTES
+                && self.belong_together(&rows[from], row);
             if at > from && !(fits && matches!(plan.mode, bindings::Mode::Call)) {
                 return Ok(at);
             }
             bytes += size;
         }
         Ok(rows.len())
+    }
+
+    /// Whether two rows may be in one call, by what the plugin asks.
+    fn belong_together(&self, first: &Row, row: &Row) -> bool {
+        match self.asked {
+            None => true,
+            Some(Asked::Time) => row.transaction == first.transaction,
+            Some(Asked::Random) => false,
+        }
+    }
+
+    /// Calls for `rows`, as few as the plugin's questions allow.
+    fn call_apart(
+        &mut self,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        routes: &mut dyn Routes,
+        mut rows: &[Row],
+        report: &mut Report,
+    ) -> Result<(), StageError> {
+        while let Some(first) = rows.first() {
+            let end = rows[1..].iter().position(|row| !self.belong_together(first, row));
+            let (call, rest) = rows.split_at(end.map_or(rows.len(), |at| at + 1));
+            self.call(batch, tables, routes, call, report)?;
+            rows = rest;
+        }
+        Ok(())
     }
 
     /// One call for `rows`; where it fails, two for their halves.
@@ -220,6 +254,10 @@ impl Stage {
             Err(reason) => reason,
         };
         self.state().discard();
+        if rows.iter().any(|row| !self.belong_together(&rows[0], row)) && rows.len() > 1 {
+            // It has asked something just now.
+            return self.call_apart(batch, tables, routes, rows, report);
+        }
         let (left, right) = rows.split_at(rows.len() / 2);
         if left.is_empty() {
             // Alone, and still failing. Once more, in case it was its instance and not the event.
@@ -261,15 +299,22 @@ impl Stage {
         if envelope {
             fill_envelope(&mut input, batch, rows);
         }
-        let now = batch.transactions[rows[0].transaction as usize].time;
-        let answer = self.instance()?.process(&input, now);
+        let answer = self.instance()?.process_at(&input, moment(batch, rows));
         self.input = input;
-        Ok(answer.map_err(|error| {
-            if self.instance.as_ref().is_some_and(|instance| !instance.is_alive()) {
-                self.drop_instance();
+        let outcome = match answer {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if let CallError::Asked(asked) = error {
+                    self.asked = self.asked.max(Some(asked));
+                }
+                if self.instance.as_ref().is_some_and(|instance| !instance.is_alive()) {
+                    self.drop_instance();
+                }
+                return Ok(Err(error.to_string()));
             }
-            error.to_string()
-        }))
+        };
+        let sized = check_size(self.plugin.bounds(), batch, &self.plans, rows, &outcome);
+        Ok(sized.map(|()| outcome).map_err(|fault| fault.to_string()))
     }
 
     fn instance(&mut self) -> Result<&mut Instance, StageError> {
@@ -390,75 +435,5 @@ impl Plan {
             input.tags.push(tag);
             input.data.push(data);
         }
-    }
-}
-
-fn op_code(op: Op) -> u8 {
-    match op {
-        Op::Insert => 0,
-        Op::Update => 1,
-        Op::Delete => 2,
-        Op::Truncate => 3,
-        Op::Message => 4,
-        Op::Snapshot => 5,
-        // Never crosses: it passes every plugin.
-        Op::Schema | Op::Gap => u8::MAX,
-    }
-}
-
-/// A batch of nothing, which takes no memory.
-fn empty() -> bindings::Batch {
-    bindings::Batch {
-        count: 0,
-        ops: Vec::new(),
-        relations: Vec::new(),
-        lsns: Vec::new(),
-        times: Vec::new(),
-        starts: Vec::new(),
-        tags: Vec::new(),
-        data: Vec::new(),
-        heap: Vec::new(),
-    }
-}
-
-fn clear(input: &mut bindings::Batch) {
-    input.count = 0;
-    input.ops.clear();
-    input.relations.clear();
-    input.lsns.clear();
-    input.times.clear();
-    input.starts.clear();
-    input.starts.push(0);
-    input.tags.clear();
-    input.data.clear();
-    input.heap.clear();
-}
-
-fn fill_envelope(input: &mut bindings::Batch, batch: &Batch, rows: &[Row]) {
-    for row in rows {
-        let transaction = &batch.transactions[row.transaction as usize];
-        input.lsns.push(transaction.commit.0);
-        input.times.push(transaction.time);
-    }
-}
-
-fn describe(table: &Table) -> bindings::Relation {
-    let relation = &table.relation;
-    bindings::Relation {
-        id: table.id,
-        schema: relation.schema.clone(),
-        table: relation.table.clone(),
-        columns: relation
-            .columns
-            .iter()
-            .map(|column| bindings::Column {
-                name: column.name.clone(),
-                type_oid: column.type_oid,
-                type_name: column.type_name.clone(),
-                tag: tagged::of(column.kind),
-                key: column.key,
-            })
-            .collect(),
-        full_old_rows: relation.identity == ReplicaIdentity::Full,
     }
 }

@@ -1,6 +1,9 @@
 //! A pipeline over a real store, with changes as PostgreSQL would send them and plugins that fail
 //! in every way.
 
+mod limits;
+mod replay;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -118,9 +121,13 @@ impl House {
 
     /// A plugin file, loaded.
     fn plugin(&self, guest: &Guest) -> Registry {
+        self.plugin_with(guest, plugin_config())
+    }
+
+    fn plugin_with(&self, guest: &Guest, config: PluginConfig) -> Registry {
         let path = self.folder.join("guest.wasm");
         std::fs::write(&path, guest.bytes()).expect("write the plugin");
-        let config = PluginConfig { path, ..plugin_config() };
+        let config = PluginConfig { path, ..config };
         let configs = BTreeMap::from([("guest".to_owned(), config)]);
         Registry::open(&Engine::new(None).expect("an engine"), configs, Arc::new(Metrics::new()))
             .expect("a plugin that loads")

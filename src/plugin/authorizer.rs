@@ -14,7 +14,6 @@ use tracing::warn;
 
 use super::{CallError, Instance, NoState, Plugin, Registry, Role};
 use crate::model::access::{Authorize, Deciding, Grant, Refusal, Subscriber};
-use crate::model::clock;
 
 /// Instances of one authorizer at most: each may have its limit of memory.
 const MOST_INSTANCES: usize = 4;
@@ -176,7 +175,7 @@ impl Seat {
         mut instance: Instance,
         subscriber: &Subscriber,
     ) -> Result<Result<Grant, String>, CallError> {
-        let answer = instance.open(subscriber, clock::now());
+        let answer = instance.open(subscriber);
         if instance.is_alive() {
             self.instance = Some((Arc::clone(plugin), instance));
         }

@@ -15,6 +15,8 @@ pub(super) mod v0_1 {
             }
         ",
         world: "walmill:every/role",
+        // There may be no answer, and then the call is made again with fewer events.
+        imports: { "walmill:plugin/clock.now": trappable },
         additional_derives: [PartialEq],
     });
 }

@@ -62,13 +62,7 @@ impl Cache {
             warn!(path = %path.display(), "damaged compiled plugin; it is compiled anew");
             return None;
         }
-        // SAFETY: `deserialize` needs bytes that `Component::serialize` made and that nobody
-        // changed. These were written by `put`, whole by their digest, into a folder of ours that
-        // nobody else can write to (`open` has checked it); and they are in our memory, so they
-        // cannot change between the check and their use, as a mapped file could. wasmtime itself
-        // refuses artifacts of another version or other settings.
-        #[allow(unsafe_code, reason = "see above")]
-        let component = unsafe { Component::deserialize(engine, artifact) };
+        let component = revive(engine, artifact);
         if let Ok(file) = File::open(&path) {
             // Only the order of removal depends on it.
             let _ = file.set_modified(SystemTime::now());
@@ -80,10 +74,16 @@ impl Cache {
 
     /// Keeps compiled code. Without it, the next start takes longer; so a failure is only logged.
     pub(super) fn put(&self, version: &Version, component: &Component) {
-        let written = component.serialize().map_err(io::Error::other).and_then(|artifact| {
-            let digest = Sha256::digest(&artifact);
-            self.write(&self.compiled(version), &[digest.as_slice(), &artifact])
-        });
+        match component.serialize() {
+            Ok(artifact) => self.put_artifact(version, &artifact),
+            Err(error) => warn!("keep compiled plugin: {error:#}"),
+        }
+    }
+
+    /// See [`Cache::put`].
+    pub(super) fn put_artifact(&self, version: &Version, artifact: &[u8]) {
+        let digest = Sha256::digest(artifact);
+        let written = self.write(&self.compiled(version), &[digest.as_slice(), artifact]);
         if let Err(error) = written {
             warn!(folder = %self.folder.display(), "keep compiled plugin: {error:#}");
         }
@@ -135,6 +135,20 @@ impl Cache {
             // Another process may have been faster.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// A component from its machine code.
+pub(super) fn revive(engine: &wasmtime::Engine, artifact: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` needs bytes that our own compiler made and that nobody changed. They
+    // come from the process that compiles, which is this program, through a pipe that only it has;
+    // or from a file that the cache wrote, whole by its digest, in a folder that nobody else can
+    // write to (`Cache::open` has checked it). And they are in our memory, so they cannot change
+    // between the check and their use, as a mapped file could. wasmtime itself refuses artifacts
+    // of another version or other settings.
+    #[allow(unsafe_code, reason = "see above")]
+    unsafe {
+        Component::deserialize(engine, artifact)
     }
 }
 

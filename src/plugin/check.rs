@@ -8,6 +8,7 @@ mod cells;
 
 use super::bindings::{OutColumn, Outcome, Plan, Relation, Shape, Source};
 use crate::model::access::Grant;
+use crate::model::quantity::ByteSize;
 use cells::Heap;
 
 /// Verdicts.
@@ -23,6 +24,8 @@ pub const REJECT: u8 = 3;
 const LONGEST_NAME: usize = 255;
 /// Shapes in a plan.
 const MOST_SHAPES: usize = 256;
+/// Columns of a shape that may be the same input: each repeats the value.
+const MOST_REPEATS: usize = 8;
 /// Columns in a shape; PostgreSQL's own limit is 1,600.
 const MOST_COLUMNS: usize = 2_000;
 /// Bytes of names and constants in a plan: each row of a shape repeats them.
@@ -75,6 +78,14 @@ fn check_shape(shape: &Shape, columns: usize, size: &mut usize) -> Result<(), St
         *size += check_out_column(column, columns)?;
         if *size > LARGEST_PLAN {
             return Err(format!("names and constants of more than {LARGEST_PLAN} bytes"));
+        }
+    }
+    let mut repeats = vec![0; columns];
+    for column in &shape.columns {
+        let Source::Input(at) = column.source else { continue };
+        repeats[at as usize] += 1;
+        if repeats[at as usize] > MOST_REPEATS {
+            return Err(format!("input {at} more than {MOST_REPEATS} times"));
         }
     }
     let mut names: Vec<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
@@ -139,20 +150,84 @@ pub fn check_grant(grant: &Grant) -> Result<(), String> {
     }
 }
 
+/// How much an outcome may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<'a> {
+    /// The plugin's name.
+    pub plugin: &'a str,
+    /// Of one event: `limits.event_output`.
+    pub event: ByteSize,
+    /// Of one call: `limits.output`.
+    pub call: ByteSize,
+}
+
+impl Bounds<'_> {
+    /// Whether an event may become so many bytes.
+    ///
+    /// # Errors
+    /// Not so many.
+    pub fn check_event(&self, bytes: u64) -> Result<(), Fault> {
+        let Self { plugin, event: limit, .. } = self;
+        if bytes <= limit.bytes() {
+            return Ok(());
+        }
+        Err(Fault::Large(format!(
+            "made more than {limit} of one event: raise `plugins.{plugin}.limits.event_output`"
+        )))
+    }
+
+    /// Whether the events of a call may become so many bytes.
+    ///
+    /// # Errors
+    /// Not so many.
+    pub fn check_call(&self, bytes: u64) -> Result<(), Fault> {
+        let Self { plugin, call: limit, .. } = self;
+        if bytes <= limit.bytes() {
+            return Ok(());
+        }
+        Err(Fault::Large(format!(
+            "made more than {limit} of the events of one call: raise \
+             `plugins.{plugin}.limits.output`"
+        )))
+    }
+}
+
+/// What is the matter with an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It does not hold together; in words for the plugin's author.
+    #[error("{0}")]
+    Wrong(String),
+    /// It is more than the plugin may make; in words for the operator.
+    #[error("{0}")]
+    Large(String),
+}
+
+impl Fault {
+    /// Says where.
+    fn at(self, place: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Wrong(what) => Self::Wrong(format!("{}: {what}", place())),
+            large @ Self::Large(_) => large,
+        }
+    }
+}
+
 /// Whether the outcome is a whole answer to a batch of `count` events, of which `plan_of` gives
 /// the plans.
 ///
 /// # Errors
-/// What does not hold together, in words for the plugin's author.
+/// See [`Fault`].
 pub fn check_outcome<'p>(
     outcome: &Outcome,
     count: usize,
+    bounds: Bounds<'_>,
     plan_of: impl FnMut(usize) -> Option<&'p Plan>,
-) -> Result<(), String> {
-    let emits = check_verdicts(outcome, count)?;
-    check_routes(outcome, count)?;
-    check_starts(outcome)?;
-    check_rows(outcome, emits, plan_of)
+) -> Result<(), Fault> {
+    let emits = check_verdicts(outcome, count).map_err(Fault::Wrong)?;
+    check_routes(outcome, count).map_err(Fault::Wrong)?;
+    check_starts(outcome).map_err(Fault::Wrong)?;
+    check_rows(outcome, emits, bounds, plan_of)
 }
 
 /// How many events are emitted.
@@ -226,36 +301,41 @@ fn check_starts(outcome: &Outcome) -> Result<(), String> {
 fn check_rows<'p>(
     outcome: &Outcome,
     emits: usize,
+    bounds: Bounds<'_>,
     mut plan_of: impl FnMut(usize) -> Option<&'p Plan>,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
+    let wrong = |what: String| Err(Fault::Wrong(what));
     let mut emitted = 0;
     let mut last = None;
-    let mut heap = Heap::new(&outcome.heap);
-    // The text of a plan is bounded, so that few rows cannot repeat too much of it.
-    let repeats = outcome.row_events.len() > cells::MOST_BYTES as usize / LARGEST_PLAN;
+    let mut heap = Heap::new(&outcome.heap, bounds);
+    // The text of a plan is bounded, so that one row for each event cannot repeat too much of it.
+    let repeats = outcome.row_events.len() > emits;
     for (row, &event) in outcome.row_events.iter().enumerate() {
         if outcome.verdicts.get(event as usize) != Some(&EMIT) {
-            return Err(format!("row {row} is of event {event}, whose verdict is not emit"));
+            return wrong(format!("row {row} is of event {event}, whose verdict is not emit"));
         }
         match last {
-            Some(last) if event < last => return Err(format!("row {row} is out of order")),
+            Some(last) if event < last => return wrong(format!("row {row} is out of order")),
             Some(last) if event == last => {}
-            _ => emitted += 1,
+            _ => {
+                emitted += 1;
+                heap.next_event();
+            }
         }
         last = Some(event);
-        let plan = plan_of(event as usize).ok_or("an event of an unknown relation")?;
+        let unknown = || Fault::Wrong("an event of an unknown relation".into());
+        let plan = plan_of(event as usize).ok_or_else(unknown)?;
         let at = outcome.row_shapes[row] as usize;
-        let shape = plan
-            .shapes
-            .get(at)
-            .ok_or_else(|| format!("row {row} has shape {at} of {}", plan.shapes.len()))?;
+        let Some(shape) = plan.shapes.get(at) else {
+            return wrong(format!("row {row} has shape {at} of {}", plan.shapes.len()));
+        };
         if repeats {
-            heap.count(text(shape)).map_err(|what| format!("row {row}: {what}"))?;
+            heap.count(text(shape))?;
         }
         check_cells(outcome, row, shape, &mut heap)?;
     }
     if emitted != emits {
-        return Err(format!("{emits} events are emitted, but only {emitted} have rows"));
+        return wrong(format!("{emits} events are emitted, but only {emitted} have rows"));
     }
     Ok(())
 }
@@ -282,7 +362,7 @@ fn check_cells(
     row: usize,
     shape: &Shape,
     heap: &mut Heap<'_>,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let Outcome { starts, tags, data, .. } = outcome;
     let cells = match starts.as_slice() {
         [] => 0..0,
@@ -291,12 +371,12 @@ fn check_cells(
     let (count, mut given) = (cells.len(), cells);
     let wrong_count = || {
         let wanted = computed(shape).count();
-        format!("row {row} has {count} cells for {wanted} computed columns")
+        Fault::Wrong(format!("row {row} has {count} cells for {wanted} computed columns"))
     };
     for (at, declared) in computed(shape).enumerate() {
         let cell = given.next().ok_or_else(wrong_count)?;
         heap.check(declared, tags[cell], data[cell])
-            .map_err(|what| format!("row {row}, computed cell {at}: {what}"))?;
+            .map_err(|fault| fault.at(|| format!("row {row}, computed cell {at}")))?;
     }
     if given.next().is_some() { Err(wrong_count()) } else { Ok(()) }
 }

@@ -10,7 +10,8 @@ use super::engine::Engine;
 use super::error::{LoadError, Reason};
 use super::inspect::{self, Kind, Sort};
 use super::world::{Linked, Role};
-use super::{Config, Version, wrap};
+use super::wrap::Preview1;
+use super::{Config, Limits, Version, cache, compiler, wrap};
 
 /// A file that can be instantiated.
 pub struct Compiled {
@@ -53,15 +54,16 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     }
     let component = match inspect::sort(bytes) {
         Sort::Component => Cow::Borrowed(bytes),
-        Sort::Module => Cow::Owned(component_of(engine, bytes)?),
+        Sort::Module => Cow::Owned(component_of(engine, config, bytes)?),
         Sort::Other(what) => return Err(Reason::NotWasm(what)),
     };
     let contents =
         inspect::contents(&component).map_err(|error| Reason::Damaged(error.to_string()))?;
     let worlds = engine.worlds();
-    let Kind { world, role } = inspect::check(worlds, &contents, name, config.allow)?;
+    let Kind { world, role } = inspect::check(worlds, &contents, name, &config.allow)?;
     let version = Version::of(bytes);
-    let component = cached(engine, &version, &component)?;
+    // By what is compiled, which depends on the config where a module is wrapped.
+    let component = cached(engine, name, &config.limits, &component)?;
     let linked =
         engine.linker().instantiate_pre(&component).and_then(|pre| (world.find)(pre, role));
     let linked = linked
@@ -74,24 +76,34 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     Ok(Compiled { version, size, language, imports_clock, role, linked, engine })
 }
 
-fn component_of(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Reason> {
+fn component_of(engine: &Engine, config: &Config, module: &[u8]) -> Result<Vec<u8>, Reason> {
     let Kind { world, role } = inspect::check_module(engine.worlds(), module)?;
-    let wrapped = guarded(|| wrap::wrap(world, role, module.to_vec()))?;
+    let preview1 = if config.allow.env.is_empty() { Preview1::Empty } else { Preview1::Full };
+    let wrapped = guarded(|| wrap::wrap(world, role, preview1, module.to_vec()))?;
     wrapped.map_err(|error| Reason::Wrap(format!("{error:#}")))
 }
 
-fn cached(engine: &Engine, version: &Version, bytes: &[u8]) -> Result<Component, Reason> {
+fn cached(engine: &Engine, name: &str, limits: &Limits, bytes: &[u8]) -> Result<Component, Reason> {
+    let version = Version::of(bytes);
     let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(component) = engine.cache().and_then(|cache| cache.get(engine.wasmtime(), version))
+    if let Some(component) = engine.cache().and_then(|cache| cache.get(engine.wasmtime(), &version))
     {
         return Ok(component);
     }
-    let component = guarded(|| Component::from_binary(engine.wasmtime(), bytes))?
-        .map_err(|error| Reason::Damaged(format!("{error:#}")))?;
+    let damaged = |error: wasmtime::Error| Reason::Damaged(format!("{error:#}"));
+    let Some(compiler) = engine.compiler() else {
+        let component =
+            guarded(|| Component::from_binary(engine.wasmtime(), bytes))?.map_err(damaged)?;
+        if let Some(cache) = engine.cache() {
+            cache.put(&version, &component);
+        }
+        return Ok(component);
+    };
+    let artifact = compiler::compile(compiler, name, limits, bytes)?;
     if let Some(cache) = engine.cache() {
-        cache.put(version, &component);
+        cache.put_artifact(&version, &artifact);
     }
-    Ok(component)
+    cache::revive(engine.wasmtime(), &artifact).map_err(damaged)
 }
 
 /// The tools are sound, but a file made to break them may find a panic in them.

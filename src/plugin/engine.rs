@@ -1,7 +1,7 @@
 //! wasmtime and the clock that interrupts long calls.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, EngineWeak, WasmBacktraceDetails};
 
 use super::cache::Cache;
+use super::compiler;
 use super::host::Host;
+use super::wasi;
 use super::world::{WORLDS, World};
 
 /// Between two looks at the time of a running call.
@@ -26,6 +28,8 @@ struct Shared {
     worlds: &'static [World],
     linker: Linker<Host>,
     cache: Option<Cache>,
+    /// What compiles, in a process of its own; `None`: this process does it.
+    compiler: Option<PathBuf>,
     /// Held while compiling: one plugin at a time, so that a folder full of changed files does not
     /// take all of the machine from the streams.
     compiling: Mutex<()>,
@@ -38,24 +42,34 @@ impl Engine {
     /// # Errors
     /// The folder cannot be used, or others may write to it.
     pub fn new(cache_dir: Option<&Path>) -> anyhow::Result<Self> {
-        Self::serving(WORLDS, cache_dir)
+        Self::serving(WORLDS, cache_dir, compiler::program().map(Path::to_path_buf))
+    }
+
+    /// An engine that has this program compile, which must be walmill, of the same build.
+    ///
+    /// # Errors
+    /// See [`Engine::new`].
+    pub fn compiling_with(program: PathBuf, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
+        Self::serving(WORLDS, cache_dir, Some(program))
     }
 
     /// An engine that serves these versions of the world.
     pub(super) fn serving(
         worlds: &'static [World],
         cache_dir: Option<&Path>,
+        compiler: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
         let wasmtime =
             wasmtime::Engine::new(&config()).map_err(opaque).context("start wasmtime")?;
         let mut linker = Linker::new(&wasmtime);
+        wasi::link(&mut linker).map_err(opaque).context("link WASI")?;
         for world in worlds {
             (world.link)(&mut linker).map_err(opaque).context("link the plugin's world")?;
         }
         let cache = cache_dir.map(|folder| Cache::open(folder, &wasmtime)).transpose()?;
         start_ticker(wasmtime.weak()).context("start the thread that interrupts plugins")?;
         let compiling = Mutex::default();
-        Ok(Self(Arc::new(Shared { wasmtime, worlds, linker, cache, compiling })))
+        Ok(Self(Arc::new(Shared { wasmtime, worlds, linker, cache, compiler, compiling })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -74,6 +88,10 @@ impl Engine {
         self.0.cache.as_ref()
     }
 
+    pub(super) fn compiler(&self) -> Option<&Path> {
+        self.0.compiler.as_deref()
+    }
+
     pub(super) fn compiling(&self) -> &Mutex<()> {
         &self.0.compiling
     }
@@ -84,7 +102,7 @@ pub(super) fn opaque(error: wasmtime::Error) -> anyhow::Error {
     anyhow!("{error:#}")
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::instance::CallError;
 use super::world::Role;
-use crate::model::quantity::ByteSize;
+use crate::model::quantity::{ByteSize, Period};
 
 /// Why a file does not become a plugin.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +50,57 @@ pub enum Reason {
     /// WebAssembly that cannot be compiled.
     #[error("damaged, cut short, or using a feature that walmill does not have: {0}")]
     Damaged(String),
+    /// It takes the compiler too long.
+    #[error("takes more than {limit} to compile: raise `plugins.{plugin}.limits.compile_time`")]
+    CompileTime {
+        /// `limits.compile_time`
+        limit: Period,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It takes the compiler too much memory.
+    #[error(
+        "takes more than {limit} of memory to compile: raise \
+         `plugins.{plugin}.limits.compile_memory`"
+    )]
+    CompileMemory {
+        /// `limits.compile_memory`
+        limit: ByteSize,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// The process that compiles does not start.
+    #[error("cannot be compiled, since the compiler does not start: {0}")]
+    Compiler(String),
     /// A core module that cannot be made a component.
     #[error("core module cannot be made a component: {0}")]
     Wrap(String),
     /// It imports something else than what the world offers.
     #[error(
         "imports `{0}`, which walmill does not offer; \
-         it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+         it offers log, clock, metrics and kv of `walmill:plugin@0.1`, and WASI 0.2"
     )]
     Import(String),
+    /// It makes requests, which the config does not grant.
+    #[error(
+        "uses `wasi:http`, which is not granted; if it may, name where its requests may go: \
+         `plugins.{0}.allow.http = [\"https://…\"]`"
+    )]
+    HttpNotGranted(String),
+    /// What the config grants is not there.
+    #[error(
+        "`plugins.{plugin}.allow.env` grants `{variable}`, which walmill's environment does not \
+         have as text; set it, or take it out of the list"
+    )]
+    NoVariable {
+        /// The variable's name.
+        variable: String,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// No client for requests can be made.
+    #[error("no requests can be made: {0}")]
+    Http(String),
     /// It uses something that the config does not grant.
     #[error(
         "uses `{what}`, which is not granted; if it may, set `plugins.{plugin}.allow.{what} = true`"

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
 use super::bindings::{Batch, Column, Relation};
+use super::world::{Role, WORLDS};
+use super::wrap::{Preview1, wrap};
 use super::{Allow, Config, Engine, Instance, Limits, NoState, Plugin, Registry};
 use crate::metrics::Metrics;
 
@@ -110,19 +115,46 @@ impl Guest {
         wat::parse_str(self.text()).unwrap()
     }
 
+    /// The module as a component.
+    pub(crate) fn component(&self) -> Vec<u8> {
+        wrap(&WORLDS[0], Role::Transform, Preview1::Empty, self.bytes()).unwrap()
+    }
+
+    /// The module as a component of a world of its own: `wit` has what it imports beside ours, and
+    /// the packages that it is from.
+    pub(crate) fn importing(&self, imports: &str, packages: &str) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        resolve.push_str("walmill.wit", WORLDS[0].wit[0]).unwrap();
+        let wit = format!(
+            "package test:guest;
+            world guest {{ include walmill:plugin/plugin@0.1.0; {imports} }}
+            {packages}"
+        );
+        let package = resolve.push_str("guest.wit", &wit).unwrap();
+        let world = resolve.select_world(&[package], Some("guest")).unwrap();
+        let mut module = self.bytes();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+    }
+
     /// As a plugin named `guest`.
     pub(crate) fn load(&self, config: Config) -> Arc<Plugin> {
-        let folder = Folder::new();
-        std::fs::write(folder.join("guest.wasm"), self.bytes()).unwrap();
-        let config = Config { path: folder.join("guest.wasm"), ..config };
-        let registry = open("guest", config);
-        registry.snapshot().by_name["guest"].clone()
+        load(&self.bytes(), config)
     }
 
     /// An instance of it, with limits that a test does not have to wait for.
     pub(crate) fn start(&self) -> Instance {
         self.load(config()).instantiate(0, 1, false, Arc::new(Mutex::new(NoState))).unwrap()
     }
+}
+
+/// A file as a plugin named `guest`.
+pub(crate) fn load(bytes: &[u8], config: Config) -> Arc<Plugin> {
+    let folder = Folder::new();
+    std::fs::write(folder.join("guest.wasm"), bytes).unwrap();
+    let config = Config { path: folder.join("guest.wasm"), ..config };
+    let registry = open("guest", config);
+    registry.snapshot().by_name["guest"].clone()
 }
 
 fn authorize(open: &str) -> String {

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::UpdateDeadline;
 
 use super::bindings::Level;
-use super::limits::{Limiter, Limits, Stopwatch};
+use super::limits::{Limiter, Stopwatch};
 use super::log::{Log, enabled};
 use super::meters::{IGNORED, Meters};
+use super::moment::{Asked, Moment, Random};
+use super::program::Program;
 use super::state::{LARGEST_VALUE, LONGEST_KEY, State, StateError};
+use super::wasi::{Grants, Wasi};
 
 /// Keys in one `get-many`, and bytes in its answer.
 const MOST_KEYS: usize = 1_024;
@@ -24,29 +27,58 @@ pub(super) struct Host {
     pub(super) meters: Arc<Meters>,
     pub(super) limiter: Limiter,
     pub(super) stopwatch: Stopwatch,
-    /// What the clock says, microseconds since 1970-01-01 UTC.
-    pub(super) now: i64,
+    moment: Moment,
+    /// Of the call under way.
+    pub(super) random: Random,
+    /// Nanoseconds that the guest has waited for in the call under way.
+    pub(super) slept: u64,
+    grants: Arc<Grants>,
+    /// Made when the guest first uses it.
+    wasi: Option<Box<Wasi>>,
     dry_run: bool,
     state: Arc<Mutex<dyn State + Send>>,
 }
 
 impl Host {
     pub(super) fn new(
-        log: Arc<Log>,
-        meters: Arc<Meters>,
-        limits: Limits,
+        program: &Program,
         dry_run: bool,
         state: Arc<Mutex<dyn State + Send>>,
     ) -> Self {
+        let limits = program.limits;
         Self {
-            log,
-            meters,
+            log: Arc::clone(&program.log),
+            meters: Arc::clone(&program.meters),
             limiter: Limiter::new(limits),
             stopwatch: Stopwatch::new(limits.deadline.duration()),
-            now: 0,
+            moment: Moment::START,
+            random: Moment::START.random(),
+            slept: 0,
+            grants: Arc::clone(&program.grants),
+            wasi: None,
             dry_run,
             state,
         }
+    }
+
+    /// A call begins, and takes place at this moment.
+    pub(super) fn begin_call(&mut self, moment: Moment) {
+        self.moment = moment;
+        self.random = moment.random();
+        self.slept = 0;
+        if let Some(wasi) = &mut self.wasi {
+            wasi.begin_call();
+        }
+    }
+
+    /// The time of the call's events, in microseconds since 1970-01-01 UTC.
+    pub(super) fn now(&self) -> Result<i64, Asked> {
+        self.moment.time()
+    }
+
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        let (log, grants) = (&self.log, &self.grants);
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(log, grants)))
     }
 
     /// Called at every tick of the engine while the guest runs.

@@ -1,12 +1,16 @@
 //! What a file is and says about itself, before anything of it is compiled.
 
-use wasmparser::{BinaryReader, BinaryReaderError, Parser, Payload, ProducersSectionReader};
+use wasmparser::{
+    BinaryReader, BinaryReaderError, Import, Parser, Payload, ProducersSectionReader,
+};
 
 use super::Allow;
 use super::bindings::PACKAGE;
 use super::error::Reason;
 use super::text::clean;
+use super::wasi;
 use super::world::{Role, World, interface};
+use super::wrap::PREVIEW1;
 
 /// Bytes of a name that comes from a file.
 const LONGEST_NAME: usize = 200;
@@ -138,6 +142,31 @@ impl Kind {
 
 const LIFECYCLE: [&str; 2] = ["describe", "init"];
 
+fn check_import(
+    worlds: &'static [World],
+    import: &str,
+    plugin: &str,
+    allow: &Allow,
+) -> Result<(), Reason> {
+    let unknown = || Err(Reason::Import(clean(import, LONGEST_NAME)));
+    match wasi::import(import) {
+        Some(wasi::Import::Empty) => return Ok(()),
+        Some(wasi::Import::Http) if allow.http.is_empty() => {
+            return Err(Reason::HttpNotGranted(plugin.into()));
+        }
+        Some(wasi::Import::Http) => return Ok(()),
+        Some(wasi::Import::Unknown) => return unknown(),
+        None => {}
+    }
+    match interface(worlds, import) {
+        Some(found) if found.name == "kv" && !allow.kv => {
+            Err(Reason::NotGranted { what: "kv".into(), plugin: plugin.into() })
+        }
+        Some(found) if found.is_offered() => Ok(()),
+        _ => unknown(),
+    }
+}
+
 fn has(worlds: &'static [World], ids: &[&str], world: &World, name: &str) -> bool {
     ids.iter()
         .filter_map(|id| interface(worlds, id))
@@ -149,16 +178,10 @@ pub(super) fn check(
     worlds: &'static [World],
     contents: &Contents,
     plugin: &str,
-    allow: Allow,
+    allow: &Allow,
 ) -> Result<Kind, Reason> {
     for import in &contents.imports {
-        match interface(worlds, import) {
-            Some(found) if found.name == "kv" && !allow.kv => {
-                return Err(Reason::NotGranted { what: "kv".into(), plugin: plugin.into() });
-            }
-            Some(found) if found.is_offered() => {}
-            _ => return Err(Reason::Import(clean(import, LONGEST_NAME))),
-        }
+        check_import(worlds, import, plugin, allow)?;
     }
     let exports: Vec<&str> = contents.exports.iter().map(String::as_str).collect();
     let kind = Kind::of(worlds, &exports)?;
@@ -183,7 +206,7 @@ pub(super) fn check_module(worlds: &'static [World], module: &[u8]) -> Result<Ki
         match payload.map_err(damaged)? {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
-                    check_module_import(worlds, import.map_err(damaged)?.module)?;
+                    check_module_import(worlds, &import.map_err(damaged)?)?;
                 }
             }
             Payload::ExportSection(section) => {
@@ -218,10 +241,16 @@ fn function(export: &str) -> Option<(&str, &str)> {
 }
 
 /// Imports of other names are the business of whoever wraps the module.
-fn check_module_import(worlds: &'static [World], module: &str) -> Result<(), Reason> {
+fn check_module_import(worlds: &'static [World], import: &Import<'_>) -> Result<(), Reason> {
+    let module = import.module;
     let name = module.strip_prefix("cm32p2|").unwrap_or(module);
-    let foreign = name == "env" || name.starts_with("wasi");
+    let is_wasi = name == PREVIEW1 || wasi::import(name).is_some();
+    let foreign = name == "env" || name.starts_with("wasi") && !is_wasi;
     let unknown = name.starts_with(PACKAGE)
         && !interface(worlds, name).is_some_and(|found| found.is_offered());
-    if foreign || unknown { Err(Reason::Import(clean(module, LONGEST_NAME))) } else { Ok(()) }
+    if foreign || unknown {
+        let what = format!("{module}.{}", import.name);
+        return Err(Reason::Import(clean(&what, LONGEST_NAME)));
+    }
+    Ok(())
 }

@@ -9,8 +9,9 @@ use wasmtime::{Store, WasmBacktrace};
 
 use super::bindings::lifecycle::{Description, Setup};
 use super::bindings::{Batch, Outcome, Plan, Relation};
-use super::check::{check_grant, check_outcome, check_plan};
+use super::check::{Fault, check_grant, check_outcome, check_plan};
 use super::host::{Host, TICKS};
+use super::moment::{Asked, Moment};
 use super::program::Program;
 use super::state::State;
 use super::text::clean;
@@ -33,15 +34,14 @@ pub struct Finding {
     pub message: String,
 }
 
-/// Why a call gave no answer. After all but [`CallError::Failed`] and [`CallError::Findings`] the
-/// instance is dead.
+/// Why a call gave no answer. [`Instance::is_alive`] says whether the instance outlived it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// It trapped.
     #[error("{0}")]
     Trap(String),
     /// It used more processor time than it may.
-    #[error("took more than {limit} of processor time (`plugins.{plugin}.limits.deadline`)")]
+    #[error("took more than {limit} of processor time: raise `plugins.{plugin}.limits.deadline`")]
     Deadline {
         /// `limits.deadline`
         limit: Period,
@@ -49,13 +49,27 @@ pub enum CallError {
         plugin: String,
     },
     /// It asked for more memory than it may have, and then trapped.
-    #[error("needs more than {limit} of memory (`plugins.{plugin}.limits.memory`)")]
+    #[error("used more than {limit} of memory: raise `plugins.{plugin}.limits.memory`")]
     Memory {
         /// `limits.memory`
         limit: ByteSize,
         /// The plugin's name.
         plugin: String,
     },
+    /// It asked for more table elements than it may have, and then trapped.
+    #[error("used more than {limit} table elements: raise `plugins.{plugin}.limits.table`")]
+    Table {
+        /// `limits.table`
+        limit: u32,
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It handed over, or made of the events, more than it may.
+    #[error("{0}")]
+    Output(String),
+    /// It asked something that has no answer for a call of several events.
+    #[error("{0}")]
+    Asked(Asked),
     /// The plugin returned an error, or an answer that does not hold together.
     #[error("{0}")]
     Failed(String),
@@ -91,8 +105,7 @@ impl Instance {
         state: Arc<Mutex<dyn State + Send>>,
     ) -> Result<Self, CallError> {
         let limits = program.limits;
-        let (log, meters) = (program.log.clone(), program.meters.clone());
-        let host = Host::new(log, meters, limits, dry_run, state);
+        let host = Host::new(program, dry_run, state);
         let mut store = Store::new(&program.compiled.engine, host);
         store.limiter(|host| &mut host.limiter);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().tick()));
@@ -122,6 +135,7 @@ impl Instance {
     /// # Errors
     /// See [`CallError`].
     pub fn on_relation(&mut self, relation: &Relation) -> Result<Plan, CallError> {
+        self.store.data_mut().begin_call(Moment::START);
         let answer = self
             .call(|guest, store| guest.on_relation(store, relation))
             .and_then(|answer| self.planned(answer, relation));
@@ -141,13 +155,26 @@ impl Instance {
         Ok(plan)
     }
 
-    /// Runs a batch. Every relation in it must have been announced; `now` is what the plugin's
-    /// clock says, microseconds since 1970-01-01 UTC. The outcome has been checked.
+    /// Runs a batch of events of one transaction, which was committed at `now`, in microseconds
+    /// since 1970-01-01 UTC; see [`Instance::process_at`].
     ///
     /// # Errors
     /// See [`CallError`].
     pub fn process(&mut self, batch: &Batch, now: i64) -> Result<Outcome, CallError> {
-        self.store.data_mut().now = now;
+        let moment = match batch.count {
+            0 | 1 => Moment::of_event(now, 0, 0),
+            _ => Moment::of_transaction(now),
+        };
+        self.process_at(batch, moment)
+    }
+
+    /// Runs a batch. Every relation in it must have been announced. The outcome has been checked.
+    ///
+    /// # Errors
+    /// See [`CallError`]; after [`CallError::Asked`] the same events must be given to a new
+    /// instance, fewer at once.
+    pub fn process_at(&mut self, batch: &Batch, moment: Moment) -> Result<Outcome, CallError> {
+        self.store.data_mut().begin_call(moment);
         let answer = self
             .call(|guest, store| guest.process(store, batch))
             .and_then(|answer| answer.map_err(|why| failed(&why)))
@@ -166,22 +193,24 @@ impl Instance {
             }
             last.get().map(|(_, plan)| plan)
         };
-        check_outcome(&outcome, batch.count as usize, plan_of)
-            .map_err(|what| wrong("outcome", &what))?;
+        let checked = check_outcome(&outcome, batch.count as usize, self.program.bounds(), plan_of);
+        checked.map_err(|fault| match fault {
+            Fault::Wrong(what) => wrong("outcome", &what),
+            Fault::Large(what) => CallError::Output(what),
+        })?;
         for reason in &mut outcome.reasons {
             *reason = clean(reason, LONGEST_REASON);
         }
         Ok(outcome)
     }
 
-    /// Asks an authorizer about a subscriber; `now` is what its clock says. The inner error is its
-    /// reason for refusing. The grant has been checked.
+    /// Asks an authorizer about a subscriber, now. The inner error is its reason for refusing. The
+    /// grant has been checked.
     pub(super) fn open(
         &mut self,
         subscriber: &Subscriber,
-        now: i64,
     ) -> Result<Result<Grant, String>, CallError> {
-        self.store.data_mut().now = now;
+        self.store.data_mut().begin_call(Moment::now());
         let answer = self.call(|guest, store| guest.open(store, subscriber)).and_then(|answer| {
             let Ok(grant) = &answer else { return Ok(answer) };
             check_grant(grant).map_err(|what| wrong("grant", &what)).map(|()| answer)
@@ -237,7 +266,7 @@ fn watched<T>(
     work: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<T>,
 ) -> Result<T, CallError> {
     let host = store.data_mut();
-    host.limiter.refused_memory = false;
+    (host.limiter.refused_memory, host.limiter.refused_table) = (false, false);
     host.stopwatch.start();
     store.set_epoch_deadline(TICKS);
     // wasmtime is sound, but a guest made to break it may find a panic in it. The store is thrown
@@ -260,11 +289,17 @@ fn ended(program: &Program, host: &Host, error: &wasmtime::Error) -> CallError {
     if host.limiter.refused_memory {
         return CallError::Memory { limit: limits.memory, plugin };
     }
+    if host.limiter.refused_table {
+        return CallError::Table { limit: limits.table, plugin };
+    }
+    if let Some(asked) = error.downcast_ref::<Asked>() {
+        return CallError::Asked(*asked);
+    }
     let cause = error.root_cause().to_string();
     // wasmtime has no type for this one.
     if cause.contains("fuel allocated for hostcalls has been exhausted") {
-        return CallError::Trap(format!(
-            "handed over more than {} in one call (`plugins.{plugin}.limits.output`)",
+        return CallError::Output(format!(
+            "handed over more than {} in one call: raise `plugins.{plugin}.limits.output`",
             limits.output
         ));
     }

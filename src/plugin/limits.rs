@@ -23,8 +23,24 @@ pub struct Limits {
     pub table: u32,
     /// Processor time of one call: a batch, a relation, or the start.
     pub deadline: Period,
-    /// What one call may hand over to the host.
+    /// What one call may hand over to the host, and what its events may become in all.
     pub output: ByteSize,
+    /// What one event may become, beyond its own size: values that were computed, names, and its
+    /// own columns where they come more than once.
+    pub event_output: ByteSize,
+    /// Lines per second in walmill's log; five times as many at once.
+    pub log_lines: u32,
+    /// Keyed state: keys and values.
+    pub state: ByteSize,
+    /// For all requests of one call, where requests are granted: until when their answers must be
+    /// there.
+    pub http_time: Period,
+    /// Of the body of a request, and of an answer.
+    pub http_size: ByteSize,
+    /// Processor time of compiling the file.
+    pub compile_time: Period,
+    /// Memory of the process that compiles it.
+    pub compile_memory: ByteSize,
 }
 
 impl Default for Limits {
@@ -35,6 +51,13 @@ impl Default for Limits {
             table: 200_000,
             deadline: Period::from_millis(1_000),
             output: ByteSize::new(64 << 20),
+            event_output: ByteSize::new(16 << 20),
+            log_lines: 20,
+            state: ByteSize::new(64 << 20),
+            http_time: Period::from_millis(5_000),
+            http_size: ByteSize::new(1 << 20),
+            compile_time: Period::from_millis(60_000),
+            compile_memory: ByteSize::new(2 << 30),
         }
     }
 }
@@ -50,11 +73,13 @@ pub(super) struct Limiter {
     elements: usize,
     /// Whether memory was refused since this was last set to `false`.
     pub(super) refused_memory: bool,
+    /// Likewise, room in a table.
+    pub(super) refused_table: bool,
 }
 
 impl Limiter {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, memory: 0, elements: 0, refused_memory: false }
+        Self { limits, memory: 0, elements: 0, refused_memory: false, refused_table: false }
     }
 }
 
@@ -92,6 +117,7 @@ impl ResourceLimiter for Limiter {
         }
         let total = grown(self.elements, current, desired, self.limits.table.into());
         self.elements = total.unwrap_or(self.elements);
+        self.refused_table |= total.is_none();
         Ok(total.is_some())
     }
 

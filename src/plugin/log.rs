@@ -8,20 +8,22 @@ use tracing::{debug, error, info, trace, warn};
 use super::bindings::Level;
 use super::text::clean;
 
-/// Lines at once, after which it is one per [`REFILL`].
-const BURST: u32 = 100;
-const REFILL: Duration = Duration::from_millis(50);
+/// How many seconds' lines may come at once.
+const BURST: u32 = 5;
 const LONGEST_LINE: usize = 2_048;
 
 /// One plugin's log, shared by its instances.
 pub(super) struct Log {
     plugin: String,
+    /// Lines per second.
+    rate: u32,
     budget: Mutex<Budget>,
 }
 
 impl Log {
-    pub(super) fn new(plugin: &str) -> Self {
-        Self { plugin: plugin.into(), budget: Mutex::new(Budget::new(Instant::now())) }
+    pub(super) fn new(plugin: &str, rate: u32) -> Self {
+        let budget = Mutex::new(Budget::new(Instant::now(), rate));
+        Self { plugin: plugin.into(), rate, budget }
     }
 
     /// Writes a line, unless there have been too many.
@@ -30,11 +32,20 @@ impl Log {
             return;
         }
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(suppressed) = budget.take(Instant::now()) else { return };
+        let turn = budget.take(Instant::now());
         drop(budget);
-        let plugin = &self.plugin;
-        if suppressed > 0 {
-            warn!(plugin, suppressed, "the plugin logs faster than is shown");
+        let (plugin, rate) = (&self.plugin, self.rate);
+        match turn {
+            Turn::Line { suppressed: 0 } => {}
+            Turn::Line { suppressed } => warn!(plugin, suppressed, "lines that were not shown"),
+            Turn::FirstOver => {
+                return warn!(
+                    plugin,
+                    "logs more than {rate} lines per second: raise \
+                     `plugins.{plugin}.limits.log_lines`"
+                );
+            }
+            Turn::Over => return,
         }
         let message = clean(message, LONGEST_LINE);
         match level {
@@ -58,33 +69,55 @@ pub(super) fn enabled(level: Level) -> bool {
     }
 }
 
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// It is shown, the first since that many were not.
+    Line { suppressed: u64 },
+    /// It is the first that is not shown.
+    FirstOver,
+    /// It is not shown, either.
+    Over,
+}
+
 /// A token bucket that remembers what it refused.
 struct Budget {
     tokens: u32,
+    burst: u32,
+    /// Between two tokens; `None`: there are none.
+    refill: Option<Duration>,
     filled: Instant,
     suppressed: u64,
 }
 
 impl Budget {
-    fn new(now: Instant) -> Self {
-        Self { tokens: BURST, filled: now, suppressed: 0 }
+    fn new(now: Instant, rate: u32) -> Self {
+        let burst = rate.saturating_mul(BURST);
+        let refill = Duration::from_secs(1).checked_div(rate).filter(|refill| !refill.is_zero());
+        Self { tokens: burst, burst, refill, filled: now, suppressed: 0 }
     }
 
-    /// Whether a line may be written now, and how many were not since the last one that was.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let refills = now.saturating_duration_since(self.filled).as_millis() / REFILL.as_millis();
-        let refills = u32::try_from(refills).unwrap_or(u32::MAX);
-        if refills > 0 {
-            self.tokens = self.tokens.saturating_add(refills).min(BURST);
-            // Past a full bucket the time between is forgotten, or the product could overflow.
-            self.filled = if self.tokens == BURST { now } else { self.filled + REFILL * refills };
+    fn take(&mut self, now: Instant) -> Turn {
+        if let Some(refill) = self.refill {
+            self.refill(now, refill);
         }
         if self.tokens == 0 {
             self.suppressed += 1;
-            return None;
+            return if self.suppressed == 1 { Turn::FirstOver } else { Turn::Over };
         }
         self.tokens -= 1;
-        Some(std::mem::take(&mut self.suppressed))
+        Turn::Line { suppressed: std::mem::take(&mut self.suppressed) }
+    }
+
+    fn refill(&mut self, now: Instant, refill: Duration) {
+        let refills = now.saturating_duration_since(self.filled).as_nanos() / refill.as_nanos();
+        let refills = u32::try_from(refills).unwrap_or(u32::MAX);
+        if refills > 0 {
+            self.tokens = self.tokens.saturating_add(refills).min(self.burst);
+            // Past a full bucket the time between is forgotten, or the product could overflow.
+            let full = self.tokens == self.burst;
+            self.filled = if full { now } else { self.filled + refill * refills };
+        }
     }
 }
 
@@ -92,24 +125,35 @@ impl Budget {
 mod tests {
     use super::*;
 
+    fn shown(budget: &mut Budget, now: Instant) -> usize {
+        (0..1_000).filter(|_| matches!(budget.take(now), Turn::Line { .. })).count()
+    }
+
     #[test]
     fn a_flood_is_cut_off_and_counted() {
         let start = Instant::now();
-        let mut budget = Budget::new(start);
-        let shown = (0..1_000).filter(|_| budget.take(start).is_some()).count();
-        assert_eq!(shown, 100);
-        assert_eq!(budget.take(start + REFILL), Some(900));
-        assert_eq!(budget.take(start + REFILL), None);
-        assert_eq!(budget.take(start + REFILL * 3), Some(1));
-        assert_eq!(budget.take(start + REFILL * 3), Some(0));
-        assert_eq!(budget.take(start + REFILL * 3), None);
+        let refill = Duration::from_millis(50);
+        let mut budget = Budget::new(start, 20);
+        assert_eq!(shown(&mut budget, start), 100);
+        assert_eq!(budget.take(start + refill), Turn::Line { suppressed: 900 });
+        assert_eq!(budget.take(start + refill), Turn::FirstOver);
+        assert_eq!(budget.take(start + refill), Turn::Over);
+        assert_eq!(budget.take(start + refill * 3), Turn::Line { suppressed: 2 });
+        assert_eq!(budget.take(start + refill * 3), Turn::Line { suppressed: 0 });
+        assert_eq!(budget.take(start + refill * 3), Turn::FirstOver);
     }
 
     #[test]
     fn the_bucket_never_holds_more_than_a_burst() {
         let start = Instant::now();
-        let mut budget = Budget::new(start);
-        let later = start + Duration::from_secs(1_000_000_000);
-        assert_eq!((0..1_000).filter(|_| budget.take(later).is_some()).count(), 100);
+        let mut budget = Budget::new(start, 20);
+        assert_eq!(shown(&mut budget, start + Duration::from_secs(1_000_000_000)), 100);
+    }
+
+    #[test]
+    fn a_plugin_may_be_given_no_line_at_all() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start, 0);
+        assert_eq!(budget.take(start + Duration::from_secs(1_000)), Turn::FirstOver);
     }
 }

@@ -56,6 +56,10 @@ impl Meters {
             Err(CallError::Trap(_)) => "trap",
             Err(CallError::Deadline { .. }) => "deadline",
             Err(CallError::Memory { .. }) => "memory",
+            Err(CallError::Table { .. }) => "table",
+            Err(CallError::Output(_)) => "output",
+            // It is made again, and counted then.
+            Err(CallError::Asked(_)) => return,
         };
         let labels = Outcome { name: self.plugin.clone(), outcome };
         self.metrics.plugin_calls.get_or_create(&labels).inc();

@@ -184,7 +184,7 @@ impl Registry {
 
 fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {
     Family {
-        log: Arc::new(Log::new(&name)),
+        log: Arc::new(Log::new(&name, config.limits.log_lines)),
         meters: Arc::new(Meters::new(&name, metrics.clone())),
         relations: Arc::new(Relations::default()),
         role: OnceLock::new(),

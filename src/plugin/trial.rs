@@ -32,10 +32,13 @@ impl Family {
     /// A version that works, made from the bytes of a file.
     pub(super) fn load(&self, engine: &Engine, bytes: &[u8]) -> Result<Plugin, LoadError> {
         let compiled = component::load(engine, &self.name, &self.config, bytes)?;
+        let grants = self.config.allow.resolve(&self.name, &self.config.limits);
+        let grants = Arc::new(grants.map_err(|reason| self.refused(reason))?);
         let program = Arc::new(Program {
             name: self.name.clone(),
             compiled,
             limits: self.config.limits,
+            grants,
             log: self.log.clone(),
             meters: self.meters.clone(),
             relations: self.relations.clone(),
@@ -58,7 +61,7 @@ impl Family {
         let config = serde_json::Value::Object(self.config.config.clone()).to_string();
         let plugin = Plugin { program, config, description };
         let mut instance = plugin
-            .instantiate(0, 1, true, scratch(self.config.allow))
+            .instantiate(0, 1, true, scratch(&self.config.allow))
             .map_err(|error| Reason::Call { call: "init", error })?;
         for relation in self.relations.all() {
             instance.on_relation(&relation).map_err(|error| Reason::Relation {
@@ -75,7 +78,7 @@ impl Family {
         let mut instance = Instance::start(program, true, Arc::new(Mutex::new(NoState)))
             .map_err(failed("start"))?;
         let told = instance.describe().map_err(failed("describe"))?;
-        check_wants(&told, &self.name, self.config.allow)?;
+        check_wants(&told, &self.name, &self.config.allow)?;
         Ok(Description {
             name: clean(&told.name, LONGEST_NAME),
             version: clean(&told.version, LONGEST_NAME),
@@ -84,11 +87,11 @@ impl Family {
     }
 }
 
-fn scratch(allow: Allow) -> Arc<Mutex<dyn State + Send>> {
+fn scratch(allow: &Allow) -> Arc<Mutex<dyn State + Send>> {
     if allow.kv { Arc::new(Mutex::new(Scratch::default())) } else { Arc::new(Mutex::new(NoState)) }
 }
 
-fn check_wants(told: &lifecycle::Description, plugin: &str, allow: Allow) -> Result<(), Reason> {
+fn check_wants(told: &lifecycle::Description, plugin: &str, allow: &Allow) -> Result<(), Reason> {
     for want in &told.wants {
         match want.as_str() {
             "log" | "clock" | "metrics" => {}

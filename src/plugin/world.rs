@@ -25,8 +25,8 @@ pub(super) struct World {
     /// What of the version matters to whether a guest fits: a guest that was made for another
     /// patch of the same minor version does.
     pub(super) minor: &'static str,
-    /// Its source, for wrapping core modules.
-    pub(super) wit: &'static str,
+    /// Its source, for wrapping core modules; before it, the versions whose types it uses.
+    pub(super) wit: &'static [&'static str],
     /// The host's interfaces in it.
     pub(super) offers: &'static [&'static str],
     /// Makes those available to guests.
@@ -134,3 +134,6 @@ impl World {
         patch.is_some_and(|patch| patch.is_empty() || patch.starts_with('.'))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,18 @@ impl States {
         Ok(self.entries.get(state_key(plugin, key))?.map(|value| value.to_vec()))
     }
 
+    /// Bytes of all keys and values of a plugin.
+    pub(super) fn size(&self, plugin: &str) -> Result<u64, StoreError> {
+        let prefix = state_key(plugin, "");
+        let entries = self.entries.prefix(&prefix);
+        entries
+            .map(|entry| {
+                let (key, value) = entry.into_inner()?;
+                Ok((key.len() - prefix.len() + value.len()) as u64)
+            })
+            .sum()
+    }
+
     /// Of several writes to one key the last one counts: a batch must name a key only once, since
     /// all of it is written at one moment.
     pub(super) fn write(&self, batch: &mut OwnedWriteBatch, writes: Vec<StateWrite>) {

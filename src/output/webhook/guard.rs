@@ -2,10 +2,12 @@
 //! name resolves to is checked whenever a connection is made, and only checked addresses are
 //! connected to. A name that changes its mind between two look-ups gains nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::model::address::check_public;
 
 /// An address that a webhook must not connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -18,45 +20,7 @@ pub struct NotPublic(IpAddr);
 /// # Errors
 /// The address is no public one.
 pub fn check(ip: IpAddr) -> Result<(), NotPublic> {
-    let public = match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    };
-    if public { Ok(()) } else { Err(NotPublic(ip)) }
-}
-
-/// By the IANA registry of special-purpose addresses.
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    !matches!(
-        ip.octets(),
-        [0 | 10 | 127, ..]
-            | [100, 64..=127, ..]
-            | [169, 254, ..]
-            | [172, 16..=31, ..]
-            | [192, 0, 0 | 2, _]
-            | [192, 88, 99, _]
-            | [192, 168, ..]
-            | [198, 18 | 19, ..]
-            | [198, 51, 100, _]
-            | [203, 0, 113, _]
-            | [224..=255, ..]
-    )
-}
-
-/// Only what is handed out to the public, 2000::/3, without the parts of it that are not, or that
-/// hold an IPv4 address in a way that nobody routes any more. Translated addresses (NAT64, mapped)
-/// are what they translate to.
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    match ip.segments() {
-        // Mapped, ::ffff:0:0/96, and NAT64, 64:ff9b::/96.
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
-        }
-        // Teredo, ORCHID and other protocols' own; documentation; 6to4; documentation again.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] => false,
-        [0x3fff, 0..=0xfff, ..] => false,
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
+    check_public(ip).map_err(|_| NotPublic(ip))
 }
 
 /// The system's resolver, guarded unless private addresses are allowed.

@@ -6,6 +6,7 @@ use super::super::rows::{Batch, Cell, Row};
 use super::super::shape::derive;
 use super::super::tagged;
 use super::{Failure, Plan, Planned, Report, Routes};
+use crate::plugin::check::{Bounds, Fault};
 use crate::plugin::{Plugin, bindings};
 
 const PASS: u8 = 0;
@@ -18,6 +19,36 @@ pub(super) struct Answer<'a> {
     pub(super) plugin: &'a Plugin,
     pub(super) rows: &'a [Row],
     pub(super) outcome: bindings::Outcome,
+}
+
+/// Whether the rows that events are split into are within what the plugin may make of them. What
+/// it computed has been counted before; here it is values that come again in each row.
+pub(super) fn check_size(
+    bounds: Bounds<'_>,
+    batch: &Batch,
+    plans: &[Planned],
+    rows: &[Row],
+    outcome: &bindings::Outcome,
+) -> Result<(), Fault> {
+    let is_split = outcome.row_events.windows(2).any(|pair| pair[0] == pair[1]);
+    if !is_split {
+        return Ok(());
+    }
+    let (mut last, mut of_event, mut of_call) = (None, 0, 0);
+    for (&event, &shape) in outcome.row_events.iter().zip(&outcome.row_shapes) {
+        let row = &rows[event as usize];
+        let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
+        if last.replace(event) == Some(event) {
+            let size = plan.shapes[shape as usize].size(batch, row);
+            of_event += size;
+            of_call += size;
+        } else {
+            of_event = 0;
+        }
+        bounds.check_event(of_event)?;
+        bounds.check_call(of_call)?;
+    }
+    Ok(())
 }
 
 impl Answer<'_> {

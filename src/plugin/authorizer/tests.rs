@@ -161,7 +161,7 @@ fn an_authorizer_that_wants_state_or_is_a_plugin_of_pipelines_too_is_refused() {
         let folder = Folder::new();
         let path = folder.join("guest.wasm");
         fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
-        let config = Config { path, allow: Allow { kv: true }, ..config() };
+        let config = Config { path, allow: Allow { kv: true, ..Allow::default() }, ..config() };
         let configs = BTreeMap::from([("guest".to_owned(), config)]);
         let opened = Registry::open(&Engine::new(None).unwrap(), configs, Arc::new(Metrics::new()));
         opened.err().unwrap().remove(0).1.reason

@@ -15,7 +15,7 @@ fn compiled_code_is_kept_and_a_damaged_file_of_it_is_made_anew() {
     let cache = folder.join("cache");
     let load = || {
         let engine = Engine::new(Some(&cache)).unwrap();
-        component::load(&engine, "guest", &config(), &PASS.bytes()).unwrap().version
+        component::load(&engine, "guest", &config(), &PASS.component()).unwrap().version
     };
     let version = load();
     let [path] = files(&cache, "cwasm").try_into().unwrap();

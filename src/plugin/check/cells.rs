@@ -2,53 +2,61 @@
 
 use serde::de::IgnoredAny;
 
-/// Bytes that an outcome's cells refer to, and that its rows repeat of the plan. Cells may share a
-/// piece of the heap, and rows a shape, so it is not the size of the answer that bounds them.
-pub(super) const MOST_BYTES: u64 = 64 << 20;
+use super::{Bounds, Fault};
 
 const MICROSECONDS_PER_DAY: u64 = 86_400_000_000;
 
 /// The heap of an outcome while its cells are checked.
 pub(super) struct Heap<'a> {
     bytes: &'a [u8],
+    bounds: Bounds<'a>,
+    /// Bytes that cells refer to, and that rows repeat of the plan, in all and of the last event.
+    /// Cells may share a piece of the heap, and rows a shape, so it is not the size of the answer
+    /// that bounds them.
     referred: u64,
+    of_event: u64,
 }
 
 impl<'a> Heap<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, referred: 0 }
+    pub(super) fn new(bytes: &'a [u8], bounds: Bounds<'a>) -> Self {
+        Self { bytes, bounds, referred: 0, of_event: 0 }
+    }
+
+    /// What is counted from here on is of another event.
+    pub(super) fn next_event(&mut self) {
+        self.of_event = 0;
     }
 
     /// Counts bytes that are part of what comes out.
-    pub(super) fn count(&mut self, bytes: u64) -> Result<(), String> {
-        // Each is below 2^33, so the sum holds.
+    pub(super) fn count(&mut self, bytes: u64) -> Result<(), Fault> {
+        // Each is below 2^33, so the sums hold.
         self.referred += bytes;
-        if self.referred > MOST_BYTES {
-            return Err(format!("it and those before have more than {MOST_BYTES} bytes"));
-        }
-        Ok(())
+        self.of_event += bytes;
+        self.bounds.check_event(self.of_event)?;
+        self.bounds.check_call(self.referred)
     }
 
     /// Whether a cell is of its column's type.
-    pub(super) fn check(&mut self, declared: u8, tag: u8, data: u64) -> Result<(), String> {
+    pub(super) fn check(&mut self, declared: u8, tag: u8, data: u64) -> Result<(), Fault> {
+        let wrong = |what: String| Err(Fault::Wrong(what));
         match tag {
             // null, unchanged, absent: allowed whatever the column's type
             0 | 32 | 33 => Ok(()),
-            _ if tag != declared => Err(format!("tag {tag}, but the plan says {declared}")),
-            1 if data > 1 => Err(format!("boolean {data}")),
-            5 => check_date(data.cast_signed()),
-            6 if data > MICROSECONDS_PER_DAY => Err(format!("time of day {data}")),
+            _ if tag != declared => wrong(format!("tag {tag}, but the plan says {declared}")),
+            1 if data > 1 => wrong(format!("boolean {data}")),
+            5 => check_date(data.cast_signed()).map_err(Fault::Wrong),
+            6 if data > MICROSECONDS_PER_DAY => wrong(format!("time of day {data}")),
             1..=6 => Ok(()),
             _ => self.check_piece(tag, data >> 32, data & 0xffff_ffff),
         }
     }
 
-    fn check_piece(&mut self, tag: u8, offset: u64, length: u64) -> Result<(), String> {
-        self.count(length)?;
+    fn check_piece(&mut self, tag: u8, offset: u64, length: u64) -> Result<(), Fault> {
         let range = offset as usize..(offset + length) as usize;
         let bytes = self.bytes.get(range).ok_or_else(|| {
-            format!("{length} bytes at {offset} of a heap of {}", self.bytes.len())
+            Fault::Wrong(format!("{length} bytes at {offset} of a heap of {}", self.bytes.len()))
         })?;
+        self.count(length)?;
         let text = || std::str::from_utf8(bytes).is_ok();
         let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
         let array = || bytes.trim_ascii_start().first() == Some(&b'[');
@@ -60,7 +68,7 @@ impl<'a> Heap<'a> {
             21 => (array() && text() && json(), "JSON array"),
             _ => (text(), "UTF-8"),
         };
-        if fits { Ok(()) } else { Err(format!("no {wanted}")) }
+        if fits { Ok(()) } else { Err(Fault::Wrong(format!("no {wanted}"))) }
     }
 }
 

@@ -47,8 +47,11 @@ fn outcome() -> Outcome {
     }
 }
 
-fn check(outcome: &Outcome, plan: &Plan) -> Result<(), String> {
-    check_outcome(outcome, 4, |_| Some(plan))
+const BOUNDS: Bounds<'static> =
+    Bounds { plugin: "guest", event: ByteSize::new(16 << 20), call: ByteSize::new(64 << 20) };
+
+fn check(outcome: &Outcome, plan: &Plan) -> Result<(), Fault> {
+    check_outcome(outcome, 4, BOUNDS, |_| Some(plan))
 }
 
 #[test]
@@ -68,7 +71,7 @@ fn a_whole_answer_is_believed() {
         routes: vec![],
         reasons: vec![],
     };
-    assert_eq!(check_outcome(&nothing, 0, |_| None), Ok(()));
+    assert_eq!(check_outcome(&nothing, 0, BOUNDS, |_| None), Ok(()));
 }
 
 #[test]
@@ -146,16 +149,16 @@ fn an_outcome_that_does_not_hold_together_says_where() {
         (|o| o.data[0] = (2 << 32) | 2, "row 0, computed cell 0: 2 bytes at 2 of a heap of 3"),
         (
             |o| o.data[0] = u64::MAX,
-            "row 0, computed cell 0: it and those before have more than 67108864 bytes",
+            "row 0, computed cell 0: 4294967295 bytes at 4294967295 of a heap of 3",
         ),
         (|o| o.heap = vec![0, 0xc3, 0x28], "row 0, computed cell 0: no UTF-8"),
     ];
     for (change, expected) in cases {
         let mut outcome = outcome();
         change(&mut outcome);
-        assert_eq!(check(&outcome, &plan()), Err((*expected).into()));
+        assert_eq!(check(&outcome, &plan()), Err(Fault::Wrong((*expected).into())));
     }
-    assert!(check_outcome(&outcome(), 4, |_| None).is_err());
+    assert!(check_outcome(&outcome(), 4, BOUNDS, |_| None).is_err());
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn each_type_has_its_values() {
             routes: vec![],
             reasons: vec![],
         };
-        check_outcome(&outcome, 1, |_| Some(&plan)).is_ok()
+        check_outcome(&outcome, 1, BOUNDS, |_| Some(&plan)).is_ok()
     };
     let inline = |tag, data| one(tag, data, b"");
     let heap = |tag, bytes: &[u8]| one(tag, bytes.len() as u64, bytes);
@@ -203,21 +206,34 @@ fn each_type_has_its_values() {
 fn many_rows_that_share_one_heap_are_bounded() {
     let plan = Plan { shapes: vec![shape(&[Source::Computed(19)])], ..plan() };
     let rows = 1_000;
-    let shared = Outcome {
-        verdicts: vec![EMIT],
+    let shared = |events: Vec<u32>, length: u64| Outcome {
+        verdicts: vec![EMIT; events.last().map_or(0, |last| *last as usize + 1)],
         event_routes: vec![],
-        row_events: vec![0; rows],
+        row_events: events,
         row_shapes: vec![0; rows],
         row_routes: vec![],
         starts: (0..=1_000).collect(),
         tags: vec![19; rows],
-        data: vec![1 << 20; rows],
+        data: vec![length; rows],
         heap: vec![0; 1 << 20],
         routes: vec![],
         reasons: vec![],
     };
-    let error = check_outcome(&shared, 1, |_| Some(&plan)).unwrap_err();
-    assert!(error.starts_with("row 63, computed cell 0: it and those before"), "{error}");
+    let check = |outcome: &Outcome| {
+        let count = outcome.verdicts.len();
+        check_outcome(outcome, count, BOUNDS, |_| Some(&plan)).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&shared(vec![0; rows], 16_000)), Ok(()));
+    assert_eq!(
+        check(&shared(vec![0; rows], 17_000)).unwrap_err(),
+        "made more than 16MiB of one event: raise `plugins.guest.limits.event_output`"
+    );
+    let spread = (0..rows as u32).collect::<Vec<_>>();
+    assert_eq!(check(&shared(spread.clone(), 67_000)), Ok(()));
+    assert_eq!(
+        check(&shared(spread, 68_000)).unwrap_err(),
+        "made more than 64MiB of the events of one call: raise `plugins.guest.limits.output`"
+    );
 }
 
 #[test]
@@ -236,9 +252,9 @@ fn many_rows_of_a_shape_with_much_text_are_bounded() {
         routes: vec![],
         reasons: vec![],
     };
-    assert_eq!(check_outcome(&split(300), 1, |_| Some(&plan)), Ok(()));
-    let error = check_outcome(&split(400), 1, |_| Some(&plan)).unwrap_err();
-    assert_eq!(error, "row 335: it and those before have more than 67108864 bytes");
+    assert_eq!(check_outcome(&split(80), 1, BOUNDS, |_| Some(&plan)), Ok(()));
+    let error = check_outcome(&split(90), 1, BOUNDS, |_| Some(&plan)).unwrap_err();
+    assert!(matches!(error, Fault::Large(_)), "{error}");
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {

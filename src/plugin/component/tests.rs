@@ -1,12 +1,7 @@
 use expect_test::{Expect, expect};
 
 use super::super::guests::{Guest, PASS, config};
-use super::super::world::WORLDS;
 use super::*;
-
-fn wrapped() -> Vec<u8> {
-    wrap::wrap(&WORLDS[0], Role::Transform, PASS.bytes()).unwrap()
-}
 
 fn check(bytes: &[u8], expected: Expect) {
     let engine = Engine::new(None).unwrap();
@@ -33,7 +28,7 @@ fn what_is_no_webassembly_is_named() {
 #[test]
 fn a_file_that_is_cut_short_is_refused_wherever_it_is_cut() {
     let engine = Engine::new(None).unwrap();
-    for bytes in [PASS.bytes(), wrapped()] {
+    for bytes in [PASS.bytes(), PASS.component()] {
         for end in (0..bytes.len()).step_by(37) {
             assert!(load(&engine, "guest", &config(), &bytes[..end]).is_err(), "{end}");
         }
@@ -43,7 +38,7 @@ fn a_file_that_is_cut_short_is_refused_wherever_it_is_cut() {
 #[test]
 fn a_file_with_a_bit_turned_is_refused_or_loads_and_nothing_panics() {
     let engine = Engine::new(None).unwrap();
-    let bytes = wrapped();
+    let bytes = PASS.component();
     for bit in (0..bytes.len() * 8).step_by(211) {
         let mut changed = bytes.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
@@ -57,7 +52,7 @@ fn a_file_with_a_bit_turned_is_refused_or_loads_and_nothing_panics() {
 fn a_component_and_a_core_module_load_alike() {
     let engine = Engine::new(None).unwrap();
     let module = load(&engine, "guest", &config(), &PASS.bytes()).unwrap();
-    let component = wrapped();
+    let component = PASS.component();
     let component = load(&engine, "guest", &config(), &component).unwrap();
     assert_ne!(module.version, component.version);
     assert_eq!(module.version, Version::of(&PASS.bytes()));
@@ -95,18 +90,18 @@ fn missing_exports_are_named() {
 
 #[test]
 fn imports_that_nobody_offers_are_named() {
-    let wasi = r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32)))"#;
+    let wasi = r#"(import "wasi_unstable" "fd_write" (func (param i32)))"#;
     check(
         &Guest { imports: wasi, ..PASS }.bytes(),
         expect![
-            "plugin guest (guest.wasm): imports `wasi_snapshot_preview1`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+            "plugin guest (guest.wasm): imports `wasi_unstable.fd_write`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`, and WASI 0.2"
         ],
     );
-    let component = r#"(component (import "wasi:filesystem/types@0.2.0" (instance)))"#;
+    let component = r#"(component (import "wasi:nn/graph@0.2.0" (instance)))"#;
     check(
         &wat::parse_str(component).unwrap(),
         expect![
-            "plugin guest (guest.wasm): imports `wasi:filesystem/types@0.2.0`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+            "plugin guest (guest.wasm): imports `wasi:nn/graph@0.2.0`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`, and WASI 0.2"
         ],
     );
     let kv = r#"(import "walmill:plugin/kv@0.1.0" "get" (func (param i32 i32 i32)))"#;
@@ -120,7 +115,7 @@ fn imports_that_nobody_offers_are_named() {
     check(
         &Guest { imports: http, ..PASS }.bytes(),
         expect![
-            "plugin guest (guest.wasm): imports `walmill:plugin/http@0.1.0`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`"
+            "plugin guest (guest.wasm): imports `walmill:plugin/http@0.1.0.get`, which walmill does not offer; it offers log, clock, metrics and kv of `walmill:plugin@0.1`, and WASI 0.2"
         ],
     );
 }

@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
@@ -64,8 +66,8 @@ fn an_endless_loop_ends_at_the_deadline() {
     check(
         Guest { process: FOREVER, ..PASS },
         expect![[r#"
-            took more than 50ms of processor time (`plugins.guest.limits.deadline`)
-            the instance is dead, since it took more than 50ms of processor time (`plugins.guest.limits.deadline`)"#]],
+            took more than 50ms of processor time: raise `plugins.guest.limits.deadline`
+            the instance is dead, since it took more than 50ms of processor time: raise `plugins.guest.limits.deadline`"#]],
     );
 }
 
@@ -87,8 +89,8 @@ fn a_memory_bomb_ends_at_the_limit() {
     check(
         Guest { process: MEMORY_BOMB, ..PASS },
         expect![[r#"
-            needs more than 16MiB of memory (`plugins.guest.limits.memory`)
-            the instance is dead, since it needs more than 16MiB of memory (`plugins.guest.limits.memory`)"#]],
+            used more than 16MiB of memory: raise `plugins.guest.limits.memory`
+            the instance is dead, since it used more than 16MiB of memory: raise `plugins.guest.limits.memory`"#]],
     );
 }
 
@@ -127,8 +129,8 @@ fn handing_over_too_much_ends_the_instance() {
     check(
         Guest { process, ..PASS },
         expect![[r#"
-            handed over more than 64MiB in one call (`plugins.guest.limits.output`)
-            the instance is dead, since it trapped: handed over more than 64MiB in one call (`plugins.guest.limits.output`)"#]],
+            handed over more than 64MiB in one call: raise `plugins.guest.limits.output`
+            the instance is dead, since it handed over more than 64MiB in one call: raise `plugins.guest.limits.output`"#]],
     );
 }
 
@@ -237,7 +239,7 @@ const KV: Guest = Guest {
 
 #[test]
 fn keyed_state_is_there_where_it_is_granted() {
-    let granted = Config { allow: Allow { kv: true }, ..config() };
+    let granted = Config { allow: Allow { kv: true, ..Allow::default() }, ..config() };
     let plugin = KV.load(granted);
     let state = Arc::new(Mutex::new(Scratch::default()));
     let mut instance = plugin.instantiate(0, 1, false, state.clone()).unwrap();
@@ -257,7 +259,8 @@ fn keys_and_values_are_bounded() {
         (call $set (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1048577) (i32.const 1632))
         (if (i32.ne (i32.load (i32.const 1632)) (i32.const 1)) (then unreachable))
         (if (i32.load8_u (i32.const 1636)) (then unreachable))";
-    let plugin = Guest { process, ..KV }.load(Config { allow: Allow { kv: true }, ..config() });
+    let plugin = Guest { process, ..KV }
+        .load(Config { allow: Allow { kv: true, ..Allow::default() }, ..config() });
     let state = Arc::new(Mutex::new(Scratch::default()));
     let mut instance = plugin.instantiate(0, 1, false, state).unwrap();
     instance.on_relation(&relation(1)).unwrap();
@@ -284,7 +287,8 @@ fn a_plugin_s_error_from_the_state_is_an_answer_not_a_trap() {
         (if (i32.ne (i32.load8_u (i32.const 1636)) (i32.const 1)) (then unreachable))
         (call $get (i32.const 512) (i32.const 1) (i32.const 1600))
         (if (i32.ne (i32.load8_u (i32.const 1604)) (i32.const 2)) (then unreachable))";
-    let plugin = Guest { process, ..KV }.load(Config { allow: Allow { kv: true }, ..config() });
+    let plugin = Guest { process, ..KV }
+        .load(Config { allow: Allow { kv: true, ..Allow::default() }, ..config() });
     let mut instance = plugin.instantiate(0, 1, false, Arc::new(Mutex::new(Full))).unwrap();
     instance.on_relation(&relation(1)).unwrap();
     instance.process(&batch(&[0]), 0).unwrap();
@@ -342,6 +346,7 @@ fn a_log_flood_is_cut_off_and_cannot_draw_on_a_terminal() {
     });
     let bytes = lines.0.lock().unwrap().clone();
     let text = String::from_utf8(bytes).unwrap();
+    assert!(text.contains("more than 20 lines per second: raise `plugins.guest.limits.log_lines`"));
     let shown = text.lines().filter(|line| line.contains("red\\nfake line")).count();
     assert!((100..1_000).contains(&shown), "{shown}");
     assert!(!text.contains('\u{1b}') && !text.lines().any(|line| line.starts_with("fake")));

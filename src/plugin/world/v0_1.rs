@@ -17,7 +17,7 @@ use crate::plugin::state::StateError;
 pub(super) const WORLD: World = World {
     version: "0.1.0",
     minor: "0.1",
-    wit: include_str!("../../../wit/walmill.wit"),
+    wit: &[include_str!("../../../wit/walmill.wit")],
     offers: &["log", "clock", "metrics", "kv"],
     link,
     find,
@@ -163,8 +163,8 @@ impl log::Host for Host {
 }
 
 impl clock::Host for Host {
-    fn now(&mut self) -> i64 {
-        self.now
+    fn now(&mut self) -> wasmtime::Result<i64> {
+        Ok(Host::now(self)?)
     }
 }
 
