@@ -802,16 +802,24 @@ static void add_cell(struct wm_out *out, uint8_t tag, uint64_t data) {
     *ADD(uint64_t, &out->data) = data;
 }
 
-void wm_add(const wm_event *event, wm_cell cell) {
+void wm_add_data(const wm_event *event, uint8_t tag, uint64_t data) {
+    add_cell(event->batch->out, tag, data);
+}
+
+void wm_add_bytes(const wm_event *event, uint8_t tag, wm_text bytes) {
     struct wm_out *out = event->batch->out;
-    if (cell.tag < WM_TEXT || cell.tag >= WM_UNCHANGED) {
-        bool empty = cell.tag == WM_NULL || cell.tag >= WM_UNCHANGED;
-        add_cell(out, cell.tag, empty ? 0 : cell.tag == WM_BOOL ? cell.boolean : cell.integer);
-        return;
-    }
     uint64_t start = out->heap.count;
-    memcpy(add_many(&out->heap, cell.text.len, 1, 1), cell.text.ptr, cell.text.len);
-    add_cell(out, cell.tag, start << 32 | cell.text.len);
+    memcpy(add_many(&out->heap, bytes.len, 1, 1), bytes.ptr, bytes.len);
+    add_cell(out, tag, start << 32 | bytes.len);
+}
+
+void wm_add(const wm_event *event, wm_cell cell) {
+    if (cell.tag >= WM_TEXT && cell.tag < WM_UNCHANGED) {
+        wm_add_bytes(event, cell.tag, cell.text);
+    } else {
+        bool empty = cell.tag == WM_NULL || cell.tag >= WM_UNCHANGED;
+        wm_add_data(event, cell.tag, empty ? 0 : cell.tag == WM_BOOL ? cell.boolean : cell.integer);
+    }
 }
 
 void wm_add_text(const wm_event *event, wm_text text) {

@@ -373,6 +373,9 @@ void wm_add_int(const wm_event *event, int64_t integer);
 void wm_add_bool(const wm_event *event, bool boolean);
 void wm_add_float(const wm_event *event, double real);
 void wm_add_null(const wm_event *event);
+/* For other languages, whose unions look otherwise: a cell by its tag and bits, or bytes. */
+void wm_add_data(const wm_event *event, uint8_t tag, uint64_t data);
+void wm_add_bytes(const wm_event *event, uint8_t tag, wm_text bytes);
 /* The row that was emitted last goes to another stream than the event. */
 void wm_send_row(const wm_event *event, wm_text stream);
 /* The whole batch fails. It is tried again in ever smaller parts, down to the event whose fault
