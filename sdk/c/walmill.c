@@ -692,6 +692,7 @@ EXPORT("cabi_post_" TRANSFORM "on-relation") void wm_after_on_relation(void *ans
 /* ---- events ------------------------------------------------------------------------------- */
 
 extern inline bool wm_next(wm_batch *batch, wm_event *event);
+extern inline bool wm_next_row(wm_batch *batch, wm_event *event);
 extern inline wm_cell wm_cell_at(const wm_event *event, uint32_t place);
 extern inline wm_cell wm_get(const wm_event *event, uint32_t index);
 extern inline wm_cell wm_get_old(const wm_event *event, uint32_t index);

@@ -19,7 +19,7 @@
  *     }
  *
  *     void walmill_process(wm_batch *batch) {
- *         for (wm_event event; wm_next(batch, &event);)
+ *         for (wm_event event; wm_next_row(batch, &event);)
  *             if (!wm_equal(wm_get_text(&event, 0), country)) wm_drop(&event);
  *     }
  *
@@ -299,6 +299,13 @@ inline bool wm_next(wm_batch *batch, wm_event *event) {
     event->count = batch->starts[index + 1] - event->start;
     event->width = batch->table.width;
     return true;
+}
+
+/* Takes the next event with a row as it now is: an insert, an update, a snapshot row. */
+inline bool wm_next_row(wm_batch *batch, wm_event *event) {
+    while (wm_next(batch, event))
+        if (event->op <= WM_UPDATE || event->op == WM_SNAPSHOT) return true;
+    return false;
 }
 
 /* The cell at a place among all of the event's. */

@@ -14,7 +14,7 @@
 //         void relation(walmill::Relation, walmill::Plan plan) { plan.need("country"); }
 //
 //         void process(walmill::Batch batch) {
-//             for (walmill::Event event : batch)
+//             for (walmill::Event event : batch.rows())
 //                 if (event.text(0) != country) event.drop();
 //         }
 //     };
@@ -277,26 +277,30 @@ class Batch {
 
 public:
     struct End {};
-    class Iterator {
+    template <bool next(wm_batch *, wm_event *)> class Events {
         wm_batch *batch;
         wm_event event;
         bool there;
 
     public:
-        explicit Iterator(wm_batch *batch) : batch(batch), there(wm_next(batch, &event)) {}
+        explicit Events(wm_batch *batch) : batch(batch), there(next(batch, &event)) {}
         Event operator*() const { return Event(&event); }
-        Iterator &operator++() {
-            there = wm_next(batch, &event);
+        Events &operator++() {
+            there = next(batch, &event);
             return *this;
         }
         bool operator!=(End) const { return there; }
+        Events begin() const { return *this; }
+        End end() const { return {}; }
     };
 
     explicit Batch(wm_batch *batch) : batch(batch) {}
     std::size_t size() const { return batch->count; }
     /// Each event once.
-    Iterator begin() { return Iterator(batch); }
+    auto begin() { return Events<wm_next>(batch); }
     End end() { return {}; }
+    /// Each event with a row as it now is, once: inserts, updates, snapshot rows.
+    auto rows() { return Events<wm_next_row>(batch); }
     /// The whole batch fails, and is tried again in ever smaller parts.
     void fail(Text reason) { wm_fail(batch, flat(concat(reason))); }
 };

@@ -249,7 +249,7 @@ func (s *Shape) flat(a *answer) {
 
 // A batch as walmill writes it.
 type flatBatch struct {
-	count uint32
+	count                                                 uint32
 	ops, relations, lsns, times, starts, tags, data, heap struct{ at, length uint32 }
 }
 

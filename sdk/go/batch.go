@@ -21,20 +21,20 @@ const (
 
 // Batch holds changes, in the order in which they were committed.
 type Batch struct {
-	count           int
-	ops             []Op
-	relations       []uint32
-	lsns            []uint64
-	times           []int64
-	starts          []uint32
-	tags            []Tag
-	data            []uint64
-	heap            []byte
-	verdicts        []uint8
-	out             outcome
-	event           Event
-	lastRoute       uint32
-	routes          map[string]uint32
+	count     int
+	ops       []Op
+	relations []uint32
+	lsns      []uint64
+	times     []int64
+	starts    []uint32
+	tags      []Tag
+	data      []uint64
+	heap      []byte
+	verdicts  []uint8
+	out       outcome
+	event     Event
+	lastRoute uint32
+	routes    map[string]uint32
 }
 
 // What is known of a table's events from its plan.
@@ -63,6 +63,20 @@ func (b *Batch) Events() iter.Seq[*Event] {
 			event.tags, event.data = b.tags[start:end], b.data[start:end]
 			if !yield(event) {
 				return
+			}
+		}
+	}
+}
+
+// Rows are the events with a row as it now is: inserts, updates, snapshot rows.
+func (b *Batch) Rows() iter.Seq[*Event] {
+	return func(yield func(*Event) bool) {
+		for event := range b.Events() {
+			switch event.op {
+			case Insert, Update, Snapshot:
+				if !yield(event) {
+					return
+				}
 			}
 		}
 	}

@@ -1,8 +1,6 @@
 package walmill
 
 import (
-	"bytes"
-	"encoding/json"
 	"slices"
 	"strconv"
 )
@@ -30,11 +28,11 @@ func newConfig(text string) *Config {
 	if text == "" {
 		return config
 	}
-	decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
-	decoder.UseNumber()
-	if err := decoder.Decode(&config.values); err != nil {
+	value, err := readJSON(text)
+	if err != nil {
 		config.Finding("", err.Error())
 	}
+	config.values, _ = value.(map[string]any)
 	return config
 }
 
@@ -43,7 +41,7 @@ func (c *Config) Finding(path, message string) {
 	c.findings = append(c.findings, finding{path, message})
 }
 
-// Get is the value of a key as encoding/json reads it, numbers as json.Number.
+// Get is the value of a key: nil, bool, Number, string, []any or map[string]any.
 func (c *Config) Get(key string) (value any, there bool) {
 	c.known[key] = true
 	value, there = c.values[key]
@@ -99,8 +97,8 @@ func (c *Config) Int(key string, otherwise int64) int64 {
 	if !there {
 		return otherwise
 	}
-	if number, ok := value.(json.Number); ok {
-		if integer, err := number.Int64(); err == nil {
+	if number, ok := value.(Number); ok {
+		if integer, err := strconv.ParseInt(string(number), 10, 64); err == nil {
 			return integer
 		}
 	}

@@ -16,7 +16,7 @@
 //	}
 //
 //	func (l *local) Process(batch *walmill.Batch) error {
-//		for event := range batch.Events() {
+//		for event := range batch.Rows() {
 //			if country, _ := event.Text(0); country != l.country {
 //				event.Drop()
 //			}

@@ -19,7 +19,7 @@
 //!         }
 //!
 //!         pub fn process(self: *Local, batch: *walmill.Batch) void {
-//!             while (batch.next()) |event| {
+//!             while (batch.nextRow()) |event| {
 //!                 const country = event.text(0) orelse "";
 //!                 if (!std.mem.eql(u8, country, self.country)) event.drop();
 //!             }
@@ -433,6 +433,15 @@ pub const Batch = extern struct {
             .count = self.starts[index + 1] - start,
             .width = self.table.width,
         };
+    }
+
+    /// Takes the next event with a row as it now is: an insert, an update, a snapshot row.
+    pub inline fn nextRow(self: *Batch) ?Event {
+        while (self.next()) |event| switch (event.op) {
+            .insert, .update, .snapshot => return event,
+            else => {},
+        };
+        return null;
     }
 
     /// The whole batch fails. It is tried again in ever smaller parts, down to the event whose

@@ -43,11 +43,8 @@ func (o *orders) Relation(relation *walmill.Relation, plan *walmill.Plan) error 
 }
 
 func (o *orders) Process(batch *walmill.Batch) error {
-	for event := range batch.Events() {
-		switch event.Op() {
-		case walmill.Insert, walmill.Update, walmill.Snapshot:
-			o.judge(event)
-		}
+	for event := range batch.Rows() {
+		o.judge(event)
 	}
 	return nil
 }

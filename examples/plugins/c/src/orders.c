@@ -56,7 +56,5 @@ static void judge(const wm_event *event) {
 }
 
 void walmill_process(wm_batch *batch) {
-    for (wm_event event; wm_next(batch, &event);)
-        if (event.op == WM_INSERT || event.op == WM_UPDATE || event.op == WM_SNAPSHOT)
-            judge(&event);
+    for (wm_event event; wm_next_row(batch, &event);) judge(&event);
 }

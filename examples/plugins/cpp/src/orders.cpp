@@ -46,10 +46,7 @@ public:
     }
 
     void process(walmill::Batch batch) {
-        for (walmill::Event event : batch) {
-            auto op = event.op();
-            if (op == WM_INSERT || op == WM_UPDATE || op == WM_SNAPSHOT) judge(event);
-        }
+        for (walmill::Event event : batch.rows()) judge(event);
     }
 };
 

@@ -30,10 +30,7 @@ const Orders = struct {
     }
 
     pub fn process(self: *Orders, batch: *walmill.Batch) void {
-        while (batch.next()) |event| switch (event.op) {
-            .insert, .update, .snapshot => self.judge(event),
-            else => {},
-        };
+        while (batch.nextRow()) |event| self.judge(event);
     }
 
     fn judge(self: *Orders, event: walmill.Event) void {
