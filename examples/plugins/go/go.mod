@@ -1,0 +1,7 @@
+module orders
+
+go 1.24
+
+require walmill v0.0.0
+
+replace walmill => ../../../sdk/go

@@ -1,0 +1,3 @@
+module walmill
+
+go 1.24
