@@ -3,15 +3,16 @@
 //! Shutdown runs the way the data does: the source stops and lets go of the journal, the journal
 //! syncs what it was given, the pipelines read to its end, and then the store closes.
 
+mod plugins;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -24,7 +25,6 @@ use crate::output::{self, Output, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
 use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
-use crate::plugin::{Engine, Role};
 use crate::server;
 use crate::source::{self, Source};
 use crate::store::retention::Reader;
@@ -51,7 +51,7 @@ impl From<anyhow::Error> for AppError {
 /// Loads every plugin of the config as `run` would, and says what does not.
 #[must_use]
 pub fn check_plugins(config: &Config) -> Vec<Finding> {
-    match open_plugins(config, None, Arc::new(Metrics::new())) {
+    match plugins::open(config, None, None, Arc::new(Metrics::new())) {
         Ok(_) => Vec::new(),
         Err(AppError::Config(findings)) => findings,
         Err(AppError::Environment(finding)) => vec![finding],
@@ -59,40 +59,6 @@ pub fn check_plugins(config: &Config) -> Vec<Finding> {
             vec![Finding::error("plugins", "plugins", format!("{error:#}"))]
         }
     }
-}
-
-fn open_plugins(
-    config: &Config,
-    cache: Option<&Path>,
-    metrics: Arc<Metrics>,
-) -> Result<Registry, AppError> {
-    let engine = Engine::new(cache).context("start the plugin engine")?;
-    let registry = Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
-        let finding = |(name, error)| {
-            let path = format!("plugins.{name}");
-            Finding::error("plugin", path, format!("plugin `{name}`: {error}"))
-        };
-        AppError::Config(failed.into_iter().map(finding).collect())
-    })?;
-    let misplaced = misplaced_plugins(config, &registry);
-    if misplaced.is_empty() { Ok(registry) } else { Err(AppError::Config(misplaced)) }
-}
-
-/// Authorizers that stand in a pipeline: only their files say that they are such.
-fn misplaced_plugins(config: &Config, registry: &Registry) -> Vec<Finding> {
-    let plugins = registry.snapshot();
-    let is_misplaced = |name: &&String| {
-        plugins.by_name.get(*name).is_some_and(|plugin| plugin.role() == Role::Authorizer)
-    };
-    let in_pipelines = config.pipelines.iter().enumerate().flat_map(|(at, pipeline)| {
-        let names = pipeline.plugins.iter().filter(is_misplaced);
-        names.map(move |name| (format!("pipeline[{at}].plugins"), name))
-    });
-    let finding = |(path, name): (String, &String)| {
-        let message = format!("plugin `{name}` is an authorizer: it has nothing to do to events");
-        Finding::error("plugin", path, message).suggest(format!("take `{name}` out of this list"))
-    };
-    in_pipelines.map(finding).collect()
 }
 
 /// The source's config with the tables that pipelines name: it looks whether they are there, and
@@ -135,7 +101,7 @@ pub async fn run(
     let address = listener.local_addr().context("read the address that it listens on")?;
     let store = Store::open(&config.store, Arc::clone(&metrics)).map_err(store_failure)?;
     let cache = config.store.path.join("compiled");
-    let registry = open_plugins(&config, Some(&cache), Arc::clone(&metrics))?;
+    let registry = plugins::open(&config, Some(&cache), Some(&store), Arc::clone(&metrics))?;
     let parts = Parts { config, store: store.clone(), registry, metrics, shutdown, grace };
     let tasks = parts.start(listener)?;
     info!(%address, "walmill listens");
@@ -211,13 +177,21 @@ impl Parts {
                 self.shutdown.clone(),
             ),
         );
+        let (_config, live) = watch::channel(Arc::new(self.config.clone()));
+        let (trial_store, shutdown) = (self.store.clone(), self.shutdown.clone());
+        let stage = plugins::Stage { store: trial_store, config: live, shutdown };
+        self.registry.rehearse_with(Arc::new(stage));
         self.start_watch(&mut tasks)?;
+        let busy = Arc::new(RwLock::new(()));
+        let (plugin_requests, served) = plugins::serve(&self.registry, busy, self.shutdown.clone());
+        tasks.spawn("plugin requests", served);
         let state = server::State {
             store: self.store,
             metrics: self.metrics,
             source: status,
             backfills,
             plugins: self.registry.statuses(),
+            plugin_requests,
             pipelines,
             outputs,
         };

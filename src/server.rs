@@ -12,6 +12,7 @@ mod console;
 mod feed;
 mod guard;
 mod place;
+mod plugins;
 mod problem;
 mod pull;
 mod runs;
@@ -37,6 +38,7 @@ use url::Url;
 
 use crate::metrics::Metrics;
 use crate::model::backfill::Backfills;
+use crate::model::plugin::PluginRequests;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
@@ -119,6 +121,8 @@ pub struct State {
     pub backfills: Backfills,
     /// The plugins in force.
     pub plugins: watch::Receiver<Vec<PluginStatus>>,
+    /// Takes wishes about them.
+    pub plugin_requests: PluginRequests,
     /// Each pipeline's latest facts.
     pub pipelines: Vec<watch::Receiver<PipelineStatus>>,
     /// Each output's latest facts.
@@ -210,8 +214,11 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/livez", get(admin::alive))
         .route("/readyz", get(admin::ready))
         .route("/api/v1/status", get(admin::status))
-        .route("/api/v1/plugins", get(admin::plugins))
-        .route("/api/v1/plugins/{name}", get(admin::plugin))
+        .route("/api/v1/plugins", get(plugins::list))
+        .route("/api/v1/plugins/{name}", get(plugins::show).put(plugins::upload))
+        .route("/api/v1/plugins/{name}/file", get(plugins::pull))
+        .route("/api/v1/plugins/{name}/rollback", post(plugins::roll_back))
+        .route("/api/v1/plugins/{name}/promote", post(plugins::promote))
         .route("/api/v1/pipelines", get(admin::pipelines))
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))

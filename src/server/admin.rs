@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -13,9 +12,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Server;
-use super::problem::{Parameters, Problem, name_in_path};
+use super::problem::{Parameters, Problem};
 use crate::metrics::Name;
-use crate::model::status::{PluginStatus, SnapshotProgress, SourceState, SourceStatus};
+use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{ByteSize, Finding};
 use crate::store::dead_letter::DeadLetter;
 
@@ -146,27 +145,6 @@ fn now() -> u64 {
 
 fn latest<T: Clone>(parts: &[watch::Receiver<T>]) -> Vec<T> {
     parts.iter().map(|part| part.borrow().clone()).collect()
-}
-
-/// `GET /api/v1/plugins`
-pub(super) async fn plugins(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(json!({ "plugins": *server.state.plugins.borrow() }))
-}
-
-/// `GET /api/v1/plugins/{name}`
-pub(super) async fn plugin(
-    State(server): State<Arc<Server>>,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Json<PluginStatus>, Problem> {
-    let name = name_in_path(path)?;
-    let plugins = server.state.plugins.borrow();
-    plugins.iter().find(|plugin| plugin.name == name).cloned().map(Json).ok_or_else(|| {
-        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        let finding =
-            Finding::error("unknown-plugin", name.as_str(), format!("there is no plugin `{name}`"))
-                .suggest(format!("the plugins are: {}", names.join(", ")));
-        Problem::not_found(finding)
-    })
 }
 
 /// `GET /api/v1/pipelines`

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use super::super::guests::{FINDINGS, Folder, Guest, PASS, batch, config, open, relation};
 use super::super::{CallError, NoState};
+use super::record::LONGEST_HISTORY;
 use super::*;
 
 /// Like [`PASS`], but another file; and it drops.

@@ -71,6 +71,7 @@ impl Serving {
             source: source_seen,
             backfills: no_backfills(),
             plugins: plugins_seen,
+            plugin_requests: mpsc::channel(1).0,
             pipelines: vec![pipeline_seen],
             outputs: Vec::new(),
         };
