@@ -165,6 +165,12 @@ metrics! {
     output_attempt: Histograms = "output_attempt", Unit::Seconds;
     /// Bytes of the server's log between an output's checkpoint and its streams' end.
     output_lag: Family<Name, Gauge> = "output_lag", Unit::Bytes;
+    /// Configs that were put in force while walmill ran.
+    config_reloads: Counter = "config_reloads";
+    /// Configs that were refused while walmill ran.
+    config_refusals: Counter = "config_refusals";
+    /// Whether the config that was read last is in force: 1 or 0.
+    config_current: Gauge = "config_current";
     /// Dead letters written since the start.
     dead_letters: Counter = "dead_letters";
 }

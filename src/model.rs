@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod plugin;
 pub mod quantity;
 pub mod relation;
+pub mod reload;
 pub mod secret;
 pub mod shadow;
 pub mod status;

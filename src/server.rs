@@ -15,6 +15,7 @@ mod place;
 mod plugins;
 mod problem;
 mod pull;
+mod reload;
 mod runs;
 mod schema;
 mod slot;
@@ -39,6 +40,7 @@ use url::Url;
 use crate::metrics::Metrics;
 use crate::model::backfill::Backfills;
 use crate::model::plugin::PluginRequests;
+use crate::model::reload::Reloads;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
@@ -108,6 +110,9 @@ impl TryFrom<String> for Origin {
     }
 }
 
+/// The latest facts about each part of a kind; the parts come and go with the config.
+pub type Latest<T> = watch::Receiver<Vec<watch::Receiver<T>>>;
+
 /// What the server shows and serves, published by the other parts.
 #[derive(Clone)]
 pub struct State {
@@ -124,9 +129,11 @@ pub struct State {
     /// Takes wishes about them.
     pub plugin_requests: PluginRequests,
     /// Each pipeline's latest facts.
-    pub pipelines: Vec<watch::Receiver<PipelineStatus>>,
+    pub pipelines: Latest<PipelineStatus>,
     /// Each output's latest facts.
-    pub outputs: Vec<watch::Receiver<OutputStatus>>,
+    pub outputs: Latest<OutputStatus>,
+    /// Reads the config again.
+    pub reloads: Reloads,
 }
 
 impl fmt::Debug for State {
@@ -219,6 +226,7 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/api/v1/plugins/{name}/file", get(plugins::pull))
         .route("/api/v1/plugins/{name}/rollback", post(plugins::roll_back))
         .route("/api/v1/plugins/{name}/promote", post(plugins::promote))
+        .route("/api/v1/reload", get(reload::last).post(reload::reload))
         .route("/api/v1/pipelines", get(admin::pipelines))
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))

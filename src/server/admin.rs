@@ -9,10 +9,9 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::Server;
 use super::problem::{Parameters, Problem};
+use super::{Latest, Server};
 use crate::metrics::Name;
 use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{ByteSize, Finding};
@@ -41,7 +40,7 @@ pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
     let state = &server.state;
     let mut checks = vec![source_check(&state.source.borrow())];
     checks.extend(budget_check(&state.source.borrow()));
-    checks.extend(state.pipelines.iter().map(|pipeline| {
+    checks.extend(state.pipelines.borrow().iter().map(|pipeline| {
         let pipeline = pipeline.borrow();
         let message = pipeline.stopped.clone();
         Check {
@@ -132,6 +131,7 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Json<Value> {
         "pipelines": latest(&state.pipelines),
         "outputs": latest(&state.outputs),
         "streams": list_streams(&server),
+        "reload": *state.reloads.last.borrow(),
         "clients": { "websocket": clients("websocket"), "sse": clients("sse") },
         "dead_letters": state.metrics.dead_letters.get(),
     }))
@@ -143,8 +143,8 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn latest<T: Clone>(parts: &[watch::Receiver<T>]) -> Vec<T> {
-    parts.iter().map(|part| part.borrow().clone()).collect()
+fn latest<T: Clone>(parts: &Latest<T>) -> Vec<T> {
+    parts.borrow().iter().map(|part| part.borrow().clone()).collect()
 }
 
 /// `GET /api/v1/pipelines`

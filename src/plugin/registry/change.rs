@@ -8,7 +8,7 @@ use tracing::warn;
 use super::super::error::LoadError;
 use super::super::promotion::Promote;
 use super::super::trial::Family;
-use super::super::{Config, Engine, Plugin, Version};
+use super::super::{Config, Engine, Plugin, Role, Version};
 use super::record::{Entry, Record};
 use super::{Plugins, Registry, family, read};
 use crate::model::plugin::{Outcome, PluginRecord, Why};
@@ -19,6 +19,17 @@ pub struct Prepared {
     families: BTreeMap<String, Arc<Family>>,
     /// Those that were loaded for it.
     begun: BTreeMap<String, Begun>,
+}
+
+impl Prepared {
+    /// What a plugin of the set is for.
+    #[must_use]
+    pub fn role(&self, registry: &Registry, name: &str) -> Option<Role> {
+        match self.begun.get(name) {
+            Some(begun) => Some(begun.plugin.role()),
+            None => Some(registry.snapshot().by_name.get(name)?.role()),
+        }
+    }
 }
 
 /// A plugin's first version under a config.
