@@ -3,8 +3,8 @@
 //!
 //! Everything that can be refused is tried first, with no effect: plugins are compiled and asked,
 //! outputs are made, streams are looked at. Only then do the pipelines and outputs stop that are
-//! gone or changed, the set of plugins is replaced in one step, and the new ones start where the old
-//! ones stopped. What did not change goes on all the while.
+//! gone or changed, the set of plugins is replaced in one step, and the new ones start where the
+//! old ones stopped. What did not change goes on all the while.
 
 mod diff;
 mod triggers;
@@ -53,20 +53,27 @@ struct Plan {
 impl Manager {
     /// Runs until all pipelines and outputs have ended, after the shutdown.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let mut ended = self.work().await;
+        // One that failed ends all; the others still come to their end.
+        self.shutdown.cancel();
+        let watch = self.watch.take();
+        // It waits for a plugin that is being compiled.
+        let watched = tokio::task::spawn_blocking(move || drop(watch));
+        while let Some(next) = self.crew.next_end().await {
+            ended = ended.and(next.map(drop).map_err(Into::into));
+        }
+        ended.and(watched.await.context("stop the plugin watch"))
+    }
+
+    /// Until the shutdown, or until one of the crew fails.
+    async fn work(&mut self) -> anyhow::Result<()> {
         loop {
             tokio::select! {
-                () = self.shutdown.cancelled() => break,
+                () = self.shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.crew.next_end() => drop(ended?),
                 Some(request) = self.requests.recv() => self.reload(request).await?,
             }
         }
-        let watch = self.watch.take();
-        // It waits for a plugin that is being compiled.
-        let watched = tokio::task::spawn_blocking(move || drop(watch));
-        while let Some(ended) = self.crew.next_end().await {
-            ended?;
-        }
-        watched.await.context("stop the plugin watch")
     }
 
     async fn reload(&mut self, request: ReloadRequest) -> anyhow::Result<()> {

@@ -246,7 +246,7 @@ async fn an_output_and_a_plugin_s_config_come_and_go_with_the_config() {
     let (receiver, url) = Receiver::start(0).await;
     let webhook = format!(
         "\n[[output.webhook]]\nname = \"far\"\nstreams = [\"ticks\"]\nurl = \"{url}\"\n\
-         allow_private = true\n"
+         allow_private = true\nunsigned = true\n"
     );
     execute(&database, "INSERT INTO ticks VALUES (1)").await;
     configs.write(&walmill, |base| format!("{base}{webhook}"));
