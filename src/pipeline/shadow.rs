@@ -27,6 +27,10 @@ use side::{Judged, Side};
 
 /// Processor time of one side's plugins, after which a run is cut short: for a version that hangs.
 const LONGEST: Duration = Duration::from_secs(10);
+/// The same for one that has broken on many events already: more of them would say nothing new.
+const LONGEST_BROKEN: Duration = Duration::from_secs(2);
+/// How many these are.
+const MANY: u64 = 20;
 /// Bytes of the journal that are looked through for the last events, at most.
 const FARTHEST: u64 = 64 << 20;
 /// Bytes that are looked through at first.
@@ -116,13 +120,19 @@ fn why_cut(trial: &Trial, before: &Side, after: &Side) -> Option<String> {
     if trial.cancel.is_cancelled() {
         return Some("it was ended early".into());
     }
-    let slow = |side: &Side| side.used() > LONGEST;
-    let who = match (slow(before), slow(after)) {
-        (_, true) => "the new version",
-        (true, false) => "the version in force",
-        (false, false) => return None,
+    let slow = |side: &Side| {
+        let broken = side.failed() >= MANY;
+        let limit = if broken { LONGEST_BROKEN } else { LONGEST };
+        (side.used() > limit).then_some((limit.as_secs(), side.failed()))
     };
-    Some(format!("{who} had used {} s of processor time", LONGEST.as_secs()))
+    let (who, (seconds, failed)) = match (slow(before), slow(after)) {
+        (_, Some(slow)) => ("the new version", slow),
+        (Some(slow), None) => ("the version in force", slow),
+        (None, None) => return None,
+    };
+    let broken =
+        if failed > 0 { format!(", and broken on {failed} events") } else { String::new() };
+    Some(format!("{who} had used {seconds} s of processor time{broken}"))
 }
 
 fn note(comparison: &mut Comparison, examples: usize, before: Judged, after: Judged) {

@@ -260,13 +260,12 @@ async fn a_version_that_breaks_in_its_shadow_run_never_goes_live_and_the_stream_
     let walmill = start(&database, &cluster.url(), extra).await;
     insert(&database, 1, 100).await;
     assert_eq!(seen(&walmill, 100).await, [0; 100]);
-    let mut next = 101;
-    for (broken, why) in [(TRAP, "unreachable"), (LOOP, "limits.deadline")] {
+    let cases = [(TRAP, "unreachable"), (LOOP, "limits.deadline")];
+    for (next, (broken, why)) in (101..).zip(cases) {
         let bytes = stamp_with(1, broken);
         save(walmill.folder(), &bytes, true);
         insert(&database, next, next).await;
         assert_eq!(seen(&walmill, next as usize).await.last(), Some(&0), "events go on meanwhile");
-        next += 1;
         let entry = decided(&walmill, &bytes).await;
         assert_eq!(entry["outcome"], "refused", "{entry:#}");
         let error = entry["error"].as_str().expect("why");

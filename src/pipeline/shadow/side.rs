@@ -93,6 +93,11 @@ impl Side {
         self.used
     }
 
+    /// Changes on which a plugin broke.
+    pub(super) fn failed(&self) -> u64 {
+        self.tally.failed
+    }
+
     /// What it made of the events so far.
     pub(super) fn tally(&self, events: u64) -> Tally {
         let nanos = u64::try_from(self.used.as_nanos()).unwrap_or(u64::MAX);
