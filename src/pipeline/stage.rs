@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::shape::Shape;
-use super::state::PluginState;
+use super::state::{Frozen, PluginState};
 use super::tagged;
 use crate::model::Op;
 use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
@@ -68,6 +68,8 @@ pub struct Stage {
     /// What the plugin asked in a call of several events. From then on calls are made so that it
     /// has an answer: whatever a replay puts into one batch, the plugin is told the same.
     asked: Option<Asked>,
+    /// Nothing that comes of it is delivered.
+    dry_run: bool,
 }
 
 enum Planned {
@@ -101,11 +103,22 @@ impl Stage {
     /// The plugin in its place; it is started by the first row.
     #[must_use]
     pub fn new(plugin: Arc<Plugin>, store: Store) -> Self {
-        let state =
-            Arc::new(Mutex::new(PluginState::new(store, plugin.name(), plugin.limits().state)));
-        let input = empty();
+        let state = PluginState::new(store, plugin.name(), plugin.limits().state);
+        Self::with_state(plugin, state, false)
+    }
+
+    /// The plugin on trial: what it writes stays with it.
+    #[must_use]
+    pub fn dry(plugin: Arc<Plugin>, frozen: &Arc<Frozen>) -> Self {
+        let limit = plugin.limits().state;
+        let state = PluginState::over(Arc::clone(frozen), plugin.name(), limit);
+        Self::with_state(plugin, state, true)
+    }
+
+    fn with_state(plugin: Arc<Plugin>, state: PluginState, dry_run: bool) -> Self {
+        let (state, input) = (Arc::new(Mutex::new(state)), empty());
         let asked = plugin.imports_clock().then_some(Asked::Time);
-        Self { plugin, instance: None, state, plans: Vec::new(), input, asked }
+        Self { plugin, instance: None, state, plans: Vec::new(), input, asked, dry_run }
     }
 
     /// Which plugin this is.
@@ -322,7 +335,7 @@ impl Stage {
             Some(instance) => instance,
             None => {
                 let state: Arc<Mutex<PluginState>> = Arc::clone(&self.state);
-                self.plugin.instantiate(0, 1, false, state).map_err(|cause| StageError {
+                self.plugin.instantiate(0, 1, self.dry_run, state).map_err(|cause| StageError {
                     plugin: self.plugin.name().to_owned(),
                     version: self.plugin.version().to_string(),
                     cause,

@@ -2,6 +2,7 @@
 //! the batch or not at all.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 
@@ -12,7 +13,7 @@ use crate::store::{StateWrite, Store, StoreError};
 /// The store's values under the writes of this batch, in two layers: of calls that succeeded, and
 /// of the call under way.
 pub struct PluginState {
-    store: Store,
+    base: Base,
     plugin: String,
     kept: Writes,
     tentative: Writes,
@@ -21,13 +22,57 @@ pub struct PluginState {
 
 type Writes = HashMap<String, Option<Vec<u8>>>;
 
+/// What lies under the writes.
+enum Base {
+    Live(Store),
+    Frozen(Arc<Frozen>),
+}
+
+/// The store's values as they were when each was first asked for, for those who must see the same.
+pub struct Frozen {
+    store: Store,
+    values: Mutex<Values>,
+}
+
+/// By plugin and key.
+type Values = HashMap<(String, String), Option<Vec<u8>>>;
+
+impl Frozen {
+    /// Nothing has been asked for.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, values: Mutex::default() }
+    }
+
+    fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (plugin.to_owned(), key.to_owned());
+        if let Some(value) = values.get(&place) {
+            return Ok(value.clone());
+        }
+        let value = self.store.plugin_state(plugin, key)?;
+        values.insert(place, value.clone());
+        Ok(value)
+    }
+}
+
 impl PluginState {
     /// The state of a plugin; it belongs to the name, so it outlives a swap.
     #[must_use]
     pub fn new(store: Store, plugin: &str, limit: ByteSize) -> Self {
+        Self::on(Base::Live(store), plugin, limit)
+    }
+
+    /// Over values that do not change; what is written is read again, and goes nowhere.
+    #[must_use]
+    pub fn over(frozen: Arc<Frozen>, plugin: &str, limit: ByteSize) -> Self {
+        Self::on(Base::Frozen(frozen), plugin, limit)
+    }
+
+    fn on(base: Base, plugin: &str, limit: ByteSize) -> Self {
         let quota = Quota { limit, counted: None, tentative: 0, kept: 0, spoke: false };
         let plugin = plugin.into();
-        Self { store, plugin, kept: Writes::new(), tentative: Writes::new(), quota }
+        Self { base, plugin, kept: Writes::new(), tentative: Writes::new(), quota }
     }
 
     /// The call succeeded: its writes stay.
@@ -69,14 +114,22 @@ impl PluginState {
     }
 
     fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        self.store.plugin_state(&self.plugin, key).map_err(unavailable)
+        let value = match &self.base {
+            Base::Live(store) => store.plugin_state(&self.plugin, key),
+            Base::Frozen(frozen) => frozen.get(&self.plugin, key),
+        };
+        value.map_err(unavailable)
     }
 
     fn counted(&mut self) -> Result<i64, StateError> {
         if let Some(counted) = self.quota.counted {
             return Ok(counted);
         }
-        let size = self.store.plugin_state_size(&self.plugin).map_err(unavailable)?;
+        let store = match &self.base {
+            Base::Live(store) => store,
+            Base::Frozen(frozen) => &frozen.store,
+        };
+        let size = store.plugin_state_size(&self.plugin).map_err(unavailable)?;
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         Ok(*self.quota.counted.insert(size))
     }
@@ -156,7 +209,8 @@ mod tests {
 
     fn commit(state: &mut PluginState) {
         let outcome = Outcome { state: state.take_writes(), ..Outcome::default() };
-        state.store.commit(Outcome { pipeline: "p".into(), ..outcome }).unwrap();
+        let Base::Live(store) = &state.base else { panic!("a state on trial is not committed") };
+        store.commit(Outcome { pipeline: "p".into(), ..outcome }).unwrap();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod limits;
 mod replay;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::bindings::{Batch, Column, Relation};
+use super::promotion::{Promote, Rollback, Shadow};
 use super::world::{Role, WORLDS};
 use super::wrap::{Preview1, wrap};
 use super::{Allow, Config, Engine, Instance, Limits, NoState, Plugin, Registry};
@@ -180,6 +181,9 @@ pub(crate) fn config() -> Config {
         config: serde_json::Map::new(),
         limits: toml::from_str::<Limits>("memory = \"16MiB\"\ndeadline = \"50ms\"").unwrap(),
         allow: Allow::default(),
+        shadow: Shadow::default(),
+        promote: Promote::default(),
+        rollback: Rollback::default(),
     }
 }
 

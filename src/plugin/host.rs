@@ -35,7 +35,7 @@ pub(super) struct Host {
     grants: Arc<Grants>,
     /// Made when the guest first uses it.
     wasi: Option<Box<Wasi>>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
     state: Arc<Mutex<dyn State + Send>>,
 }
 
