@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod dlq;
 mod doctor;
 mod init;
 mod pipeline;
@@ -46,6 +47,8 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Tell a pipeline that runs to go on.
     Pipeline(pipeline::Arguments),
+    /// Look at dead letters; try them again, drop or export them.
+    Dlq(dlq::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

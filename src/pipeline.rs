@@ -3,6 +3,7 @@
 //! It runs on a thread of its own, because plugins are called synchronously, and it is one loop:
 //! read a batch behind the cursor, run the plugins of one generation, commit everything at once.
 
+mod again;
 mod changes;
 mod encode;
 #[doc(hidden)]
@@ -126,6 +127,8 @@ pub struct Pipeline {
     metrics: Arc<Metrics>,
     transform: Transform,
     changes: Changes,
+    /// Reads what is run again.
+    again: Changes,
     cursor: Offset,
     status: watch::Sender<PipelineStatus>,
 }
@@ -151,6 +154,7 @@ impl Pipeline {
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let cursor = store.pipeline_cursor(&config.name)?.unwrap_or(Offset::START);
+        let again = again::reader(&store, &config)?;
         let streams = Streams::open(store.clone(), &config.name, config.streams)?;
         let gate = Gate::open(store.clone(), config.name.clone(), config.on_schema_change)?;
         let schema_changes = gate.status();
@@ -174,7 +178,7 @@ impl Pipeline {
         };
         let status = watch::Sender::new(status);
         let name = config.name;
-        Ok(Self { name, store, registry, metrics, transform, changes, cursor, status })
+        Ok(Self { name, store, registry, metrics, transform, changes, again, cursor, status })
     }
 
     /// The latest facts about it.
@@ -192,9 +196,11 @@ impl Pipeline {
         self.set_running(true);
         let mut generation = self.registry.generation();
         let mut accepted = self.store.schema_news();
+        let mut letters = self.store.dead_letter_news();
         while !shutdown.abort.is_cancelled() {
             generation.mark_unchanged();
             accepted.mark_unchanged();
+            letters.mark_unchanged();
             self.changes.visible().mark_unchanged();
             match self.round() {
                 Ok(true) => {}
@@ -204,6 +210,7 @@ impl Pipeline {
                         _ = self.changes.visible().changed() => {}
                         _ = generation.changed() => {}
                         _ = accepted.changed() => {}
+                        _ = letters.changed() => {}
                         () = shutdown.drain.cancelled() => {}
                         () = shutdown.abort.cancelled() => {}
                     }
@@ -215,6 +222,7 @@ impl Pipeline {
                         tokio::select! {
                             _ = generation.changed() => {}
                             _ = accepted.changed() => {}
+                            _ = letters.changed() => {}
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
                         }
@@ -234,13 +242,22 @@ impl Pipeline {
         let plugins = self.registry.snapshot();
         if self.transform.refresh(&plugins)? {
             self.changes.forget_tables();
+            self.again.forget_tables();
         }
+        if self.transform.needs_source() {
+            // The source records its origin before its first block.
+            let Some(origin) = self.store.origin().map_err(ChangesError::Store)? else {
+                return Ok(false);
+            };
+            self.transform.set_source(&origin);
+        }
+        let retried = self.retry_letter()?;
         let batch = match self.changes.next_batch(self.transform.tables(), &Limits::default()) {
             Ok(Some(batch)) => batch,
             Ok(None) => {
                 let waiting = self.changes.gate().status();
                 self.show_schema_changes(waiting);
-                return Ok(false);
+                return Ok(retried);
             }
             // The reader stands behind the gap, and goes on from there.
             Err(gap @ ChangesError::Gap { .. }) => return Err(gap.into()),
@@ -250,14 +267,6 @@ impl Pipeline {
                 return Err(error.into());
             }
         };
-        if self.transform.needs_source() {
-            // The source records its origin before its first block.
-            let Some(origin) = self.store.origin().map_err(ChangesError::Store)? else {
-                self.changes.seek(self.cursor);
-                return Ok(false);
-            };
-            self.transform.set_source(&origin);
-        }
         let committed = batch.transactions.last().map(|transaction| transaction.time);
         let (mut outcome, counts) = match self.transform.apply(batch) {
             Ok(done) => done,
@@ -277,7 +286,7 @@ impl Pipeline {
         Ok(true)
     }
 
-    fn record(&self, counts: Counts, committed: Option<i64>) {
+    fn count(&self, counts: Counts) {
         let outcomes = [
             ("emitted", counts.emitted),
             ("dropped", counts.dropped),
@@ -287,6 +296,10 @@ impl Pipeline {
             let label = OutcomeLabel { name: self.name.clone(), outcome };
             self.metrics.pipeline_changes.get_or_create(&label).inc_by(count);
         }
+    }
+
+    fn record(&self, counts: Counts, committed: Option<i64>) {
+        self.count(counts);
         let name = Name { name: self.name.clone() };
         if let Some(committed) = committed.filter(|_| counts.emitted > 0) {
             let seconds = clock::now().saturating_sub(committed) as f64 / 1e6;

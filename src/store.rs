@@ -46,7 +46,7 @@ use crate::metrics::Metrics;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
 use backfill::Backfills;
 use checkpoint::Checkpoints;
-use dead_letter::{DeadLetter, DeadLetters};
+use dead_letter::{DeadLetter, DeadLetters, LetterRetention};
 use folder::Folder;
 use relation::Relations;
 use retention::{Janitor, Reader, Retention, WhenFull};
@@ -58,7 +58,7 @@ use streams::Streams;
 use sync::Syncer;
 use tables::Tables;
 
-pub use commit::{Outcome, StateWrite};
+pub use commit::{Again, Outcome, StateWrite};
 pub use error::{OpenError, StoreError};
 pub use snapshot::BegunSnapshot;
 
@@ -72,6 +72,8 @@ pub struct Config {
     pub retention: Retention,
     /// What happens when that would remove what is still to be read.
     pub when_full: WhenFull,
+    /// How long, and how many, dead letters are kept.
+    pub dead_letters: LetterRetention,
     /// With less than this free on the disk the journal takes nothing more.
     pub min_free: ByteSize,
     /// The shortest time between two syncs; writes gather meanwhile.
@@ -84,6 +86,7 @@ impl Default for Config {
             path: "./walmill-data".into(),
             retention: Retention::default(),
             when_full: WhenFull::default(),
+            dead_letters: LetterRetention::default(),
             min_free: ByteSize::new(256 << 20),
             sync_interval: Period::from_millis(20),
         }
@@ -313,16 +316,12 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut batch = self.inner.db.batch();
         self.inner.checkpoints.set_output(&mut batch, (output, stream), offset);
-        self.inner.dead_letters.write(&mut batch, &dead_letters)?;
+        let delta = self.inner.dead_letters.write(&mut batch, &dead_letters)?;
         batch.commit()?;
+        self.inner.dead_letters.wrote(delta);
         self.inner.metrics.dead_letters.inc_by(dead_letters.len() as u64);
         self.inner.syncer.wrote();
         Ok(())
-    }
-
-    /// The newest dead letters first, at most `limit`.
-    pub fn dead_letters(&self, limit: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
-        self.inner.dead_letters.newest(limit)
     }
 
     /// Says who reads what must be kept: all pipelines and outputs of the config, in place of those
@@ -378,7 +377,7 @@ impl Inner {
             checkpoints: Checkpoints::new(small("checkpoints")?),
             states: States::new(small("state")?),
             backfills: Backfills::new(small("backfills")?),
-            dead_letters: DeadLetters::open(small("dead_letters")?)?,
+            dead_letters: DeadLetters::open(small("dead_letters")?, small("dead_letter_marks")?)?,
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),

@@ -16,6 +16,7 @@ mod barrier;
 mod feed;
 mod gate;
 mod lanes;
+mod letters;
 mod retry;
 mod settle;
 mod window;
@@ -43,6 +44,7 @@ use crate::store::{Store, StoreError};
 use feed::Feed;
 use gate::Gate;
 use lanes::{LaneId, Lanes, Place};
+use letters::Letters;
 pub use retry::Retry;
 
 /// Events under way, of all streams of an output: what one that fails can hold back.
@@ -126,6 +128,9 @@ pub async fn run<O: Output>(
 ) -> Result<(), StoreError> {
     let mut delivery = Delivery::new(config, output, store, metrics, status);
     let end = delivery.deliver(&shutdown).await?;
+    if let End::Failed(error) = end {
+        return Err(error);
+    }
     delivery.finish().await?;
     if let End::Gone = end {
         shutdown.cancelled().await;
@@ -136,6 +141,7 @@ pub async fn run<O: Output>(
 enum End {
     Shutdown,
     Gone,
+    Failed(StoreError),
 }
 
 struct Delivery<O> {
@@ -148,12 +154,21 @@ struct Delivery<O> {
     /// One for each feed that was read to its end: which one has more.
     grown: FuturesUnordered<BoxFuture<'static, usize>>,
     lanes: Lanes,
+    letters: Letters,
     gate: Gate,
-    sending: JoinSet<Attempt>,
+    sending: JoinSet<Try>,
 }
 
-/// One try of a batch, and what came of it.
-struct Attempt {
+/// One try, and what came of it.
+enum Try {
+    /// Of events from streams.
+    Batch(Tried),
+    /// Of a dead letter.
+    Letter(letters::Tried),
+}
+
+/// A try of a batch.
+struct Tried {
     /// The lane of each event.
     lanes: Vec<LaneId>,
     took: Duration,
@@ -171,6 +186,7 @@ impl<O: Output> Delivery<O> {
         Self {
             config,
             output: Arc::new(output),
+            letters: Letters::new(&store),
             store,
             metrics,
             status,
@@ -190,14 +206,18 @@ impl<O: Output> Delivery<O> {
         loop {
             self.fill().await?;
             self.send();
+            if self.may_send_letter() {
+                self.send_letter().await?;
+            }
             let next_start = self.next_start();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(End::Shutdown),
                 Some(attempt) = self.sending.join_next() => {
-                    if let Err(End::Gone) = self.settle(attempt) {
-                        return Ok(End::Gone);
+                    if let Err(end) = self.settle(attempt) {
+                        return Ok(end);
                     }
                 }
+                () = self.letters.changed() => {}
                 Some(feed) = self.grown.next() => self.feeds[feed].more = true,
                 () = at(next_start) => {}
                 _ = discover.tick() => self.discover(true).await?,
@@ -295,7 +315,7 @@ impl<O: Output> Delivery<O> {
             self.sending.spawn(async move {
                 let start = Instant::now();
                 let result = output.deliver(&events).await;
-                Attempt { lanes, took: start.elapsed(), result }
+                Try::Batch(Tried { lanes, took: start.elapsed(), result })
             });
         }
     }

@@ -13,27 +13,25 @@
 //! secret is rotated. `Retry-After` is honoured, for all keys, up to an hour.
 
 mod config;
+mod exchange;
 mod guard;
 mod signature;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use reqwest::dns::Resolve;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 
 use super::{DeliverError, Output, Undelivered};
+use crate::model::attempt::{self, Exchange};
 use crate::model::{EventId, EventRecord};
 pub use config::{Config, Endpoint, Headers};
 pub use signature::SigningKey;
 
-/// So much of an answer is kept, for the dead letter.
-const KEPT: usize = 4 << 10;
-/// So much of an answer is read, so that the connection can be used again; the rest is cut off.
-const READ: usize = 64 << 10;
 /// Connecting takes no longer than this, whatever the timeout for the whole is.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -75,7 +73,7 @@ impl Webhook {
     }
 
     fn request(&self, event: &EventRecord) -> reqwest::RequestBuilder {
-        let id = EventId(event.offset).to_string();
+        let id = event.id().to_string();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self
             .client
@@ -111,46 +109,50 @@ impl Output for Webhook {
 
 impl Webhook {
     async fn post(&self, event: &EventRecord) -> Result<(), DeliverError> {
-        match self.request(event).send().await {
-            Ok(response) => judge(EventId(event.offset), response).await,
-            Err(error) => Err(DeliverError::Unavailable {
+        let unavailable =
+            |cause| DeliverError::Unavailable { cause, answer: String::new(), retry_after: None };
+        let request = self.request(event).build();
+        let request =
+            request.map_err(|error| unavailable(anyhow::Error::new(error.without_url())))?;
+        let sent = exchange::request(&request, &self.url);
+        match self.client.execute(request).await {
+            Ok(response) => self.judge(event.id(), sent, response).await,
+            Err(error) => {
                 // The URL may hold a secret in its path.
-                cause: anyhow::Error::new(error.without_url()),
-                answer: String::new(),
-                retry_after: None,
-            }),
+                let cause = Some(anyhow::Error::new(error.without_url()));
+                let what = "no answer".to_owned();
+                let exchange = Exchange { request: sent, response: None, what, cause };
+                Err(unavailable(exchange.into()))
+            }
         }
     }
-}
 
-async fn judge(event: EventId, response: Response) -> Result<(), DeliverError> {
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    // Also where it is not needed: a connection whose answer was read can be used again.
-    let answer = excerpt(response).await;
-    let cause = anyhow!("answered {status}");
-    match status {
-        _ if status.is_success() => Ok(()),
-        StatusCode::GONE => Err(DeliverError::Gone(cause.context(
-            "the receiver wants no more webhooks; take the output out of the config, or restart \
-             walmill to try again",
-        ))),
-        StatusCode::PAYLOAD_TOO_LARGE => Err(DeliverError::Refused { event, cause, answer }),
-        _ => Err(DeliverError::Unavailable { cause, answer, retry_after }),
+    async fn judge(
+        &self,
+        event: EventId,
+        request: attempt::Request,
+        response: Response,
+    ) -> Result<(), DeliverError> {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        // Also where it is not needed: a connection whose answer was read can be used again.
+        let response = exchange::response(response, &self.headers).await;
+        if status.is_success() {
+            return Ok(());
+        }
+        let answer = response.body.clone();
+        let what = format!("answered {status}");
+        let cause: anyhow::Error =
+            Exchange { request, response: Some(response), what, cause: None }.into();
+        Err(match status {
+            StatusCode::GONE => DeliverError::Gone(cause.context(
+                "the receiver wants no more webhooks; take the output out of the config, or \
+                 restart walmill to try again",
+            )),
+            StatusCode::PAYLOAD_TOO_LARGE => DeliverError::Refused { event, cause, answer },
+            _ => DeliverError::Unavailable { cause, answer, retry_after },
+        })
     }
-}
-
-/// The beginning of the answer's body. An answer that breaks off, or is no text, is as good as its
-/// status.
-async fn excerpt(mut response: Response) -> String {
-    let (mut kept, mut read) = (Vec::new(), 0);
-    while read < READ {
-        let Ok(Some(chunk)) = response.chunk().await else { break };
-        read += chunk.len();
-        let room = KEPT - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
 }
 
 /// `Retry-After` in either of its forms: seconds, or a date.

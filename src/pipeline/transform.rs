@@ -7,16 +7,18 @@ use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::OnError;
+use super::changes::copy;
 use super::encode::Encoder;
 use super::route::Streams;
 use super::rows::{Batch, Row, Tables};
 use super::stage::{Failure, Stage, StageError};
-use crate::model::EventId;
+use crate::model::attempt::Attempt;
 use crate::model::event::EventsBuilder;
+use crate::model::{EventId, clock};
 use crate::plugin::Plugin;
 use crate::plugin::registry::Plugins;
 use crate::store::dead_letter::{By, DeadLetter};
-use crate::store::{Origin, Outcome, Store};
+use crate::store::{Origin, Outcome, Store, StoreError};
 
 /// Why a batch could not be finished. Nothing of it is committed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,9 @@ pub enum TransformError {
     /// A plugin does not start.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// An event failed, and the pipeline is to stop then.
     #[error(
         "event {event} failed in plugin `{plugin}` ({version}): {reason}; the pipeline has \
@@ -66,6 +71,8 @@ pub struct Transform {
     streams: Streams,
     encoder: Option<Encoder>,
     voice: Voice,
+    /// Whether the batch in hand goes over passed ground again.
+    again: bool,
 }
 
 impl Transform {
@@ -87,6 +94,7 @@ impl Transform {
             streams,
             encoder: None,
             voice: Voice::default(),
+            again: false,
         }
     }
 
@@ -133,6 +141,19 @@ impl Transform {
         &mut self.tables
     }
 
+    /// Runs changes through the chain that have been through it before, perhaps under other
+    /// plugins. What fails is set aside, whatever the config says of failures: the pipeline's own
+    /// way through the journal does not depend on it.
+    ///
+    /// # Errors
+    /// A plugin does not start.
+    pub fn apply_again(&mut self, batch: Batch) -> Result<(Outcome, Counts), TransformError> {
+        self.again = true;
+        let done = self.apply(batch);
+        self.again = false;
+        done
+    }
+
     /// Runs every change through the chain.
     ///
     /// # Errors
@@ -155,6 +176,7 @@ impl Transform {
         number_emits(&mut batch.rows);
         counts.emitted = batch.rows.len() as u64;
         counts.dead_letters = outcome.dead_letters.len() as u64;
+        copy::enclose(&self.store, &mut outcome.dead_letters)?;
         self.encode(&batch, &mut outcome);
         Ok((outcome, counts))
     }
@@ -169,7 +191,8 @@ impl Transform {
             let report = stage.run(batch, &mut self.tables, &mut self.streams)?;
             counts.dropped += report.dropped;
             for failure in report.failures {
-                match self.on_error {
+                let on_error = if self.again { OnError::DeadLetter } else { self.on_error };
+                match on_error {
                     OnError::Stop if !failure.rejected => return Err(stopped(batch, failure)),
                     OnError::Skip if !failure.rejected => {
                         self.voice.say(&self.pipeline, "skipped", batch, &failure);
@@ -190,7 +213,7 @@ impl Transform {
 
     fn encode(&mut self, batch: &Batch, outcome: &mut Outcome) {
         let encoder = self.encoder.get_or_insert_with(|| Encoder::new("/"));
-        encoder.start_batch();
+        encoder.start_batch(self.again);
         let last = last_of_transactions(batch, self.streams.count());
         let mut builders: Vec<EventsBuilder> = Vec::new();
         builders.resize_with(self.streams.count(), EventsBuilder::default);
@@ -270,12 +293,21 @@ fn dead_letter(by: By, batch: &Batch, tables: &Tables, row: &Row, reason: String
     let data = String::from_utf8(Encoder::data(batch, tables, row)).unwrap_or_default();
     // The encoder writes JSON; were it not so, the reason would still be kept.
     let payload = RawValue::from_string(data).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    let time = clock::now();
+    let error = match &by {
+        By::Plugin { plugin, version, .. } => format!("plugin `{plugin}` ({version}): {reason}"),
+        _ => reason.clone(),
+    };
     DeadLetter {
         event: event.to_string(),
         by,
         reason,
-        time: crate::model::clock::now(),
+        time,
         attempts: 1,
+        retrying: false,
+        tries: vec![Attempt { time, took_ms: 0, error, request: None, response: None }],
+        change: None,
+        key: None,
         payload,
     }
 }

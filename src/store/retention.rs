@@ -223,7 +223,8 @@ impl Janitor {
 fn run(store: &Weak<Inner>, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         let Some(store) = store.upgrade() else { return };
-        if let Err(error) = store.retain(clock::now()) {
+        let now = clock::now();
+        if let Err(error) = store.retain(now).and_then(|()| store.retain_dead_letters(now)) {
             let error = anyhow::Error::from(error);
             tracing::error!("remove what is old from the store: {error:#}");
             return;

@@ -5,6 +5,7 @@ mod allocations;
 mod backfill;
 mod bad_input;
 mod console;
+mod dead_letters;
 mod demo;
 mod differential;
 mod doctor;

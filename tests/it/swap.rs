@@ -14,7 +14,7 @@ const SWAPS: u32 = 100;
 /// Rows that mark the end.
 const END: i64 = 1_000_000_000;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [source]
 url = "DATABASE"
 tables = ["public.ticks"]
@@ -36,8 +36,18 @@ plugins = ["stamp"]
 
 /// A plugin that adds its version to every row, called for each: the plan has one shape, with the
 /// input's column `id` and the constant `version`, and every verdict is `pass`.
-fn stamp(version: u32) -> Vec<u8> {
-    let text = format!(
+pub fn stamp(version: u32) -> Vec<u8> {
+    wat::parse_str(text(version)).expect("valid text")
+}
+
+/// The same, but every call ends in a trap.
+pub fn broken() -> Vec<u8> {
+    let trap = "(unreachable) (i32.store (i32.const 1284)";
+    wat::parse_str(text(0).replace("(i32.store (i32.const 1284)", trap)).expect("valid text")
+}
+
+fn text(version: u32) -> String {
+    format!(
         r#"(module
           (memory (export "memory") 4)
           (global $top (mut i32) (i32.const 65536))
@@ -72,12 +82,11 @@ fn stamp(version: u32) -> Vec<u8> {
             (i32.const 1280))
           (func (export "cabi_post_walmill:plugin/transform@0.1.0#process") (param i32)
             (global.set $top (i32.const 65536))))"#
-    );
-    wat::parse_str(text).expect("valid text")
+    )
 }
 
 /// As an editor or a compiler that is careful would save it, and as one that is not.
-fn save(folder: &Path, bytes: &[u8], careful: bool) {
+pub fn save(folder: &Path, bytes: &[u8], careful: bool) {
     let file = folder.join("stamp.wasm");
     if careful {
         std::fs::write(folder.join("stamp.new"), bytes).expect("write");
@@ -144,7 +153,7 @@ async fn a_hundred_swaps_under_load_lose_double_and_mix_nothing() {
     assert_eq!(different, (0..=SWAPS).collect::<Vec<_>>(), "each version saw events");
 }
 
-async fn in_force_after(walmill: &Walmill, before: u64) -> u64 {
+pub async fn in_force_after(walmill: &Walmill, before: u64) -> u64 {
     let generation = |plugins: &Value| find(plugins, "generation").as_u64().unwrap_or(0);
     walmill.wait_for("/api/v1/plugins", |plugins| generation(plugins) > before).await;
     generation(&walmill.json("/api/v1/plugins").await)

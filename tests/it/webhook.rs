@@ -19,7 +19,7 @@ use walmill::model::status::OutputStatus;
 use walmill::model::{EventId, EventsBuilder, Lsn, Offset};
 use walmill::output::deliver;
 use walmill::output::webhook::{self, Webhook};
-use walmill::store::dead_letter::By;
+use walmill::store::dead_letter::{By, Filter};
 use walmill::store::{self, Outcome, Store, StoreError};
 
 const SECRET: &str = "whsec_d2FsbWlsbCB0ZXN0cyBzaWduIHdpdGggdGhpcyE=";
@@ -348,6 +348,51 @@ async fn what_is_given_up_becomes_a_dead_letter_and_its_key_goes_on() {
     assert_eq!(letter.attempts, 3);
     assert_eq!(letter.payload.get().as_bytes(), receiver.requests()[0].body);
     assert_eq!(receiver.taken().len(), 1);
+}
+
+#[tokio::test]
+async fn a_letter_is_delivered_again_under_its_id_and_goes_only_when_it_is_taken() {
+    let mut streams = Streams::new();
+    let healed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = healed.clone();
+    let receiver = Receiver::start(move |_| match flag.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Reply::Status(200),
+        false => Reply::Full(422, "X-Seen: b3ar3r-t0ken\r\n".into(), "b3ar3r-t0ken?".into()),
+    })
+    .await;
+    let sent = streams.commit("orders", &["a"]);
+    let more = "retry.max_attempts = 1\nheaders = { Authorization = 'Bearer b3ar3r-t0ken' }";
+    let output = Output::start(&streams, &receiver, more);
+    until("it is given up", || streams.checkpoint("orders") == sent.last().copied()).await;
+    let letter = || streams.store.dead_letter(1).unwrap();
+    let retry = || {
+        let all = Filter { all: true, ..Filter::default() };
+        streams.store.retry_dead_letters(&all, |_| true).expect("it is marked")
+    };
+    assert_eq!(retry().ids, [1]);
+    until("it failed again", || letter().is_some_and(|letter| !letter.retrying)).await;
+    let kept = letter().unwrap();
+    assert_eq!((kept.attempts, kept.tries.len()), (2, 2));
+    for attempt in &kept.tries {
+        let request = attempt.request.as_ref().expect("what was sent");
+        let response = attempt.response.as_ref().expect("what came back");
+        assert_eq!((request.method.as_str(), response.status), ("POST", 422));
+        assert_eq!(request.headers["webhook-id"], ids(&sent)[0]);
+        assert_eq!(request.headers["authorization"], "***");
+        assert_eq!((response.body.as_str(), &*response.headers["x-seen"]), ("***?", "***"));
+    }
+    healed.store(true, std::sync::atomic::Ordering::SeqCst);
+    retry();
+    until("it is taken", || letter().is_none()).await;
+    output.stop().await;
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|request| request.id() == ids(&sent)[0]));
+    let replayed = |request: &Request| {
+        serde_json::from_slice::<serde_json::Value>(&request.body).unwrap()["replayed"] == true
+    };
+    assert_eq!(requests.iter().map(replayed).collect::<Vec<_>>(), [false, true, true]);
+    assert!(signed_with(&requests[2], SECRET));
 }
 
 #[tokio::test]
