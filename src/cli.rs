@@ -10,6 +10,7 @@ mod dlq;
 mod doctor;
 mod init;
 mod pipeline;
+mod plugin;
 mod run;
 mod slot;
 
@@ -49,6 +50,8 @@ enum Command {
     Pipeline(pipeline::Arguments),
     /// Look at dead letters; try them again, drop or export them.
     Dlq(dlq::Arguments),
+    /// Plugins: those in force in a walmill that runs.
+    Plugin(plugin::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
+        Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

@@ -109,9 +109,8 @@ async fn a_crash_neither_loses_nor_doubles_what_is_tried_again() {
     running.wait_for("/api/v1/dlq", none).await;
     let database = connect(&cluster).await;
     execute(&database, "INSERT INTO ticks VALUES (4)").await;
-    let last = |events: &[Value]| {
-        events.last().is_some_and(|event| event["data"]["record"]["id"] == 4)
-    };
+    let last =
+        |events: &[Value]| events.last().is_some_and(|event| event["data"]["record"]["id"] == 4);
     let events = clients::sse(running.port(), "ticks", last).await;
     let mut rows: Vec<i64> =
         events.iter().filter_map(|event| event["data"]["record"]["id"].as_i64()).collect();

@@ -12,6 +12,7 @@ mod doctor;
 mod encoder;
 mod end_to_end;
 mod fuzzed;
+mod languages;
 mod layers;
 mod login;
 mod oracle;
