@@ -159,6 +159,8 @@ metrics! {
     output_attempt: Histograms = "output_attempt", Unit::Seconds;
     /// Bytes of the server's log between an output's checkpoint and its streams' end.
     output_lag: Family<Name, Gauge> = "output_lag", Unit::Bytes;
+    /// Whether an output's far side is taken for down, so that it is only probed: 1 or 0.
+    output_circuit_open: Family<Name, Gauge> = "output_circuit_open";
     /// Dead letters that are kept.
     dead_letters_kept: Gauge = "dead_letters_kept";
     /// Age of the oldest dead letter that is kept, 0 while there is none.

@@ -65,6 +65,11 @@ pub trait Output: Send + Sync + 'static {
         Batch::ONE
     }
 
+    /// How long a batch that is not full waits for more.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Hands events over, at least one, in this order. `Ok` means that the far side has taken all
     /// of them and answers for them.
     ///

@@ -11,6 +11,7 @@ mod commit;
 mod database;
 pub mod dead_letter;
 mod error;
+pub mod failing;
 mod folder;
 pub mod journal;
 mod log;
@@ -47,6 +48,7 @@ use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, c
 use backfill::Backfills;
 use checkpoint::Checkpoints;
 use dead_letter::{DeadLetter, DeadLetters, LetterRetention};
+use failing::Failings;
 use folder::Folder;
 use relation::Relations;
 use retention::{Janitor, Reader, Retention, WhenFull};
@@ -125,6 +127,7 @@ struct Inner {
     states: States,
     backfills: Backfills,
     dead_letters: DeadLetters,
+    failings: Failings,
     readers: Mutex<Vec<Reader>>,
     /// How often a slot was to be made anew.
     renewals: watch::Sender<u64>,
@@ -312,9 +315,10 @@ impl Store {
         output: &str,
         stream: &str,
         offset: Offset,
-        dead_letters: Vec<DeadLetter>,
+        mut dead_letters: Vec<DeadLetter>,
     ) -> Result<(), StoreError> {
         let mut batch = self.inner.db.batch();
+        self.inner.failings.pass(&mut batch, (output, stream), offset, &mut dead_letters)?;
         self.inner.checkpoints.set_output(&mut batch, (output, stream), offset);
         let delta = self.inner.dead_letters.write(&mut batch, &dead_letters)?;
         batch.commit()?;
@@ -378,6 +382,7 @@ impl Inner {
             states: States::new(small("state")?),
             backfills: Backfills::new(small("backfills")?),
             dead_letters: DeadLetters::open(small("dead_letters")?, small("dead_letter_marks")?)?,
+            failings: Failings::new(small("failing")?),
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),

@@ -110,12 +110,22 @@ impl EventRecord {
     /// The same event, saying that it comes again: `"replayed":true`.
     #[must_use]
     pub fn replayed(&self) -> Self {
-        let end = self.json.len().saturating_sub(1);
-        let (head, data) = self.json.split_at(memmem::find(&self.json, DATA).unwrap_or(end));
-        if memmem::find(head, REPLAYED).is_some() {
+        if self.is_replayed() {
             return self.clone();
         }
+        let (head, data) = self.json.split_at(self.head());
         Self { json: [head, REPLAYED, data].concat().into(), ..self.clone() }
+    }
+
+    /// Whether it says that it comes again.
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        memmem::find(&self.json[..self.head()], REPLAYED).is_some()
+    }
+
+    /// Where its attributes end.
+    fn head(&self) -> usize {
+        memmem::find(&self.json, DATA).unwrap_or(self.json.len().saturating_sub(1))
     }
 
     /// Which events of its stream it keeps its order with.

@@ -36,14 +36,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Batch, Output, Undelivered};
 use crate::metrics::{Metrics, Name};
-use crate::model::EventRecord;
 use crate::model::event::Order;
 use crate::model::pattern::Glob;
 use crate::model::status::OutputStatus;
+use crate::model::{EventRecord, clock};
+use crate::store::failing::{Failed, Failing};
 use crate::store::{Store, StoreError};
 use feed::Feed;
 use gate::Gate;
-use lanes::{LaneId, Lanes, Place};
+use lanes::{LaneId, Lanes, Past, Place};
 use letters::Letters;
 pub use retry::Retry;
 
@@ -156,6 +157,10 @@ struct Delivery<O> {
     lanes: Lanes,
     letters: Letters,
     gate: Gate,
+    /// Tries that failed and are not noted in the store yet.
+    failed: Vec<Failed>,
+    /// Until when a batch that is not full waits for more.
+    lingers: Option<Instant>,
     sending: JoinSet<Try>,
 }
 
@@ -194,6 +199,8 @@ impl<O: Output> Delivery<O> {
             grown: FuturesUnordered::new(),
             lanes: Lanes::default(),
             gate: Gate::default(),
+            failed: Vec::new(),
+            lingers: None,
             sending: JoinSet::new(),
         }
     }
@@ -276,7 +283,9 @@ impl<O: Output> Delivery<O> {
     fn admit(&mut self, index: usize) {
         while let Some((seq, event)) = self.feeds[index].line.admit() {
             let lanes = self.lanes_of(index, &event);
-            self.lanes.push(lanes, Place { feed: index, seq }, event);
+            let past = self.feeds[index].past.remove(&event.offset);
+            let past = past.map(|failing| past_of(&failing, &self.config.retry));
+            self.lanes.push_with(lanes, Place { feed: index, seq }, event, past);
         }
     }
 
@@ -307,7 +316,13 @@ impl<O: Output> Delivery<O> {
                 true => Batch::ONE,
                 false => self.output.batch(),
             };
+            if self.waits_for_more(now, batch) {
+                break;
+            }
             let (lanes, events): (Vec<_>, Vec<_>) = self.lanes.next(now, batch).into_iter().unzip();
+            for place in self.lanes.released() {
+                self.feeds[place.feed].window.release(place.seq);
+            }
             if events.is_empty() {
                 break;
             }
@@ -320,6 +335,21 @@ impl<O: Output> Delivery<O> {
         }
     }
 
+    /// Whether what is ready is less than a batch, and its time to wait for more is not up.
+    fn waits_for_more(&mut self, now: Instant, batch: Batch) -> bool {
+        let linger = self.output.linger();
+        if linger.is_zero() || batch == Batch::ONE {
+            return false;
+        }
+        let (events, bytes) = self.lanes.ready(batch);
+        let full = events >= batch.events.get() || bytes >= batch.bytes;
+        let waits = events > 0 && !full && now < *self.lingers.get_or_insert(now + linger);
+        if !waits {
+            self.lingers = None;
+        }
+        waits
+    }
+
     fn may_start(&self) -> bool {
         let limit = if self.gate.is_probing() { 1 } else { self.config.concurrency.get() };
         self.sending.len() < limit
@@ -329,14 +359,20 @@ impl<O: Output> Delivery<O> {
     fn next_start(&self) -> Option<Instant> {
         let now = Instant::now();
         let due = self.lanes.next_due(now).filter(|_| self.may_start())?;
+        let due = self.lingers.map_or(due, |until| until.max(due));
         Some(self.gate.closed_until(now).map_or(due, |until| until.max(due)))
     }
 
     fn can_save(&self) -> bool {
-        self.feeds.iter().any(|feed| feed.window.can_advance())
+        !self.failed.is_empty() || self.feeds.iter().any(|feed| feed.window.can_advance())
     }
 
     async fn save(&mut self) -> Result<(), StoreError> {
+        if !self.failed.is_empty() {
+            let (store, output) = (self.store.clone(), self.config.name.clone());
+            let failed = std::mem::take(&mut self.failed);
+            feed::blocking(move || store.save_failed(&output, failed)).await?;
+        }
         for feed in &mut self.feeds {
             feed.save(&self.store, &self.config.name).await?;
         }
@@ -358,6 +394,20 @@ impl<O: Output> Delivery<O> {
         let _ = timeout(GRACE, drain).await;
         self.sending.abort_all();
         self.save().await
+    }
+}
+
+/// What an event has behind it, by this process's clock. A wall clock that jumped cannot make it
+/// wait longer than its schedule does.
+fn past_of(failing: &Failing, retry: &Retry) -> Past {
+    let now = (Instant::now(), clock::now());
+    let micros = |span: i64| Duration::from_micros(u64::try_from(span).unwrap_or_default());
+    let ago = micros(now.1.saturating_sub(failing.first));
+    let ahead = micros(failing.due.saturating_sub(now.1)).min(retry.bound(failing.attempts));
+    Past {
+        attempts: failing.attempts,
+        first_try: now.0.checked_sub(ago).unwrap_or(now.0),
+        due: now.0 + ahead,
     }
 }
 

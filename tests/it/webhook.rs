@@ -1,7 +1,11 @@
 //! Webhooks: what a receiver gets from a store, whatever the receiver does.
 
 mod barrier;
+mod libraries;
+mod modes;
 mod receiver;
+mod schedule;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -505,14 +509,16 @@ async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_connected_to() 
     let mut streams = Streams::new();
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     streams.commit("orders", &["a"]);
-    let config = format!(
-        "name = 'billing'\nstreams = ['orders']\nurl = 'http://localhost:{}'\nsecret = '{SECRET}'",
-        receiver.port
-    );
-    let output = Output::with(&streams, &config);
-    let error = output.error().await;
-    assert!(error.contains("is no public address"), "{error}");
-    output.stop().await;
+    for name in ["localhost", "localhost.", "LOCALHOST"] {
+        let config = format!(
+            "name = 'billing'\nstreams = ['orders']\nurl = 'http://{name}:{}'\nsecret = '{SECRET}'",
+            receiver.port
+        );
+        let output = Output::with(&streams, &config);
+        let error = output.error().await;
+        assert!(error.contains("is no public address"), "{name}: {error}");
+        output.stop().await;
+    }
     assert_eq!(receiver.requests().len(), 0);
 }
 

@@ -1,5 +1,6 @@
 //! One stream as an output reads it: from its checkpoint, a run at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -9,6 +10,7 @@ use super::window::Window;
 use super::{Config, StartFrom};
 use crate::model::event::Events;
 use crate::model::{EventRecord, Lsn, Offset};
+use crate::store::failing::Failing;
 use crate::store::stream::{Read, Stream};
 use crate::store::{Store, StoreError};
 
@@ -23,6 +25,8 @@ pub struct Feed {
     pub window: Window,
     /// What of that is held back by a barrier, and what is not.
     pub line: Line<(u64, EventRecord)>,
+    /// What was failing before a restart.
+    pub past: HashMap<Offset, Failing>,
     /// Whether there may be more to read than has been.
     pub more: bool,
 }
@@ -41,16 +45,21 @@ impl Feed {
         let (store, output) = (store.clone(), config.name.clone());
         let latest = config.from == StartFrom::Latest && !while_running;
         let name = stream.name().to_owned();
-        let checkpoint = blocking(move || match (store.checkpoint(&output, &name)?, latest) {
-            (Some(checkpoint), _) => Ok(checkpoint),
-            (None, false) => Ok(Offset::START),
-            (None, true) => {
-                store.save_checkpoint(&output, &name, newest, Vec::new()).map(|()| newest)
-            }
+        let opened = blocking(move || {
+            let checkpoint = match (store.checkpoint(&output, &name)?, latest) {
+                (Some(checkpoint), _) => checkpoint,
+                (None, false) => Offset::START,
+                (None, true) => {
+                    store.save_checkpoint(&output, &name, newest, Vec::new())?;
+                    newest
+                }
+            };
+            let past = store.failing(&output, &name, checkpoint)?;
+            Ok::<_, StoreError>((checkpoint, past.into_iter().collect()))
         });
-        let checkpoint = checkpoint.await?;
+        let (checkpoint, past) = opened.await?;
         let (window, line) = (Window::default(), Line::default());
-        Ok(Self { stream, head, read: checkpoint, checkpoint, window, line, more: true })
+        Ok(Self { stream, head, read: checkpoint, checkpoint, window, line, past, more: true })
     }
 
     /// The stream's name.

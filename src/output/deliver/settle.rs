@@ -6,12 +6,14 @@ use serde_json::value::RawValue;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::lanes::{LaneId, Place};
+use super::lanes::{Failure, LaneId, Place};
 use super::{Delivery, End, Tried, Try};
 use crate::metrics::{Name, Outcome};
-use crate::model::EventRecord;
+use crate::model::attempt::Attempt;
+use crate::model::{EventRecord, clock};
 use crate::output::{DeliverError, Output, Undelivered};
 use crate::store::dead_letter::{By, DeadLetter};
+use crate::store::failing::{Failed, Failing};
 
 impl<O: Output> Delivery<O> {
     /// Acts on the result of a try. Err: nothing more is to be sent.
@@ -28,6 +30,7 @@ impl<O: Output> Delivery<O> {
         self.metrics.output_attempt.get_or_create(&name).observe(took.as_secs_f64());
         let Err(Undelivered { taken, error }) = result else {
             self.delivered(&lanes);
+            self.metrics.output_circuit_open.get_or_create(&name).set(0);
             return Ok(());
         };
         // One that claims more than it was given has still not delivered its last.
@@ -35,6 +38,8 @@ impl<O: Output> Delivery<O> {
         self.delivered(&lanes[..taken]);
         let end = self.failed(lanes[taken], took, error);
         self.lanes.put_back(&lanes[taken..]);
+        let open = i64::from(self.gate.is_probing());
+        self.metrics.output_circuit_open.get_or_create(&name).set(open);
         end
     }
 
@@ -77,6 +82,7 @@ impl<O: Output> Delivery<O> {
                     self.give_up(lane, attempts, took, &error);
                 } else {
                     let wait = retry.wait(attempts, *retry_after);
+                    self.note(lane, &failure, wait, error.attempt(took));
                     self.try_again(lane, attempts, wait, cause);
                 }
             }
@@ -104,6 +110,21 @@ impl<O: Output> Delivery<O> {
             self.feeds[place.feed].window.release(place.seq);
         }
         self.count("retry", 1);
+    }
+
+    /// Notes how far the event is on its schedule, for a restart and for its dead letter.
+    fn note(&mut self, lane: LaneId, failure: &Failure, wait: Duration, attempt: Attempt) {
+        let Some((place, offset)) = self.lanes.first(lane) else { return };
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let now = clock::now();
+        let failing = Failing {
+            attempts: failure.attempts,
+            first: now.saturating_sub(micros(failure.since_first_try)),
+            due: now.saturating_add(micros(wait)),
+            tries: vec![attempt],
+        };
+        let stream = self.feeds[place.feed].name().to_owned();
+        self.failed.push(Failed { stream, offset, failing });
     }
 
     /// Sets the event aside. Its dead letter is written together with the checkpoint that moves
