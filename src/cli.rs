@@ -11,6 +11,7 @@ mod doctor;
 mod init;
 mod pipeline;
 mod plugin;
+mod replay;
 mod run;
 mod slot;
 
@@ -52,6 +53,8 @@ enum Command {
     Dlq(dlq::Arguments),
     /// Plugins: those in force in a walmill that runs.
     Plugin(plugin::Arguments),
+    /// Go over what was done again: through a pipeline's plugins, or to an output.
+    Replay(replay::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Pipeline(arguments) => pipeline::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

@@ -14,6 +14,7 @@ pub mod offset;
 pub mod pattern;
 pub mod quantity;
 pub mod relation;
+pub mod replay;
 pub mod secret;
 pub mod status;
 

@@ -9,6 +9,7 @@ mod encode;
 #[doc(hidden)]
 pub mod fuzz;
 mod json;
+mod replay;
 mod route;
 mod rows;
 mod schema;
@@ -41,6 +42,7 @@ use crate::model::{Offset, clock};
 use crate::plugin::registry::Registry;
 use crate::store::{Store, StoreError};
 use changes::Changes;
+use replay::Replays;
 use route::Streams;
 use schema::Gate;
 use transform::{Counts, Transform};
@@ -129,6 +131,7 @@ pub struct Pipeline {
     changes: Changes,
     /// Reads what is run again.
     again: Changes,
+    replays: Replays,
     cursor: Offset,
     status: watch::Sender<PipelineStatus>,
 }
@@ -155,6 +158,7 @@ impl Pipeline {
     ) -> Result<Self, OpenError> {
         let cursor = store.pipeline_cursor(&config.name)?.unwrap_or(Offset::START);
         let again = again::reader(&store, &config)?;
+        let replays = Replays::new(&config);
         let streams = Streams::open(store.clone(), &config.name, config.streams)?;
         let gate = Gate::open(store.clone(), config.name.clone(), config.on_schema_change)?;
         let schema_changes = gate.status();
@@ -178,7 +182,18 @@ impl Pipeline {
         };
         let status = watch::Sender::new(status);
         let name = config.name;
-        Ok(Self { name, store, registry, metrics, transform, changes, again, cursor, status })
+        Ok(Self {
+            name,
+            store,
+            registry,
+            metrics,
+            transform,
+            changes,
+            again,
+            replays,
+            cursor,
+            status,
+        })
     }
 
     /// The latest facts about it.
@@ -196,11 +211,14 @@ impl Pipeline {
         self.set_running(true);
         let mut generation = self.registry.generation();
         let mut accepted = self.store.schema_news();
-        let mut letters = self.store.dead_letter_news();
+        let mut news = self.store.again_news();
         while !shutdown.abort.is_cancelled() {
             generation.mark_unchanged();
             accepted.mark_unchanged();
-            letters.mark_unchanged();
+            if news.has_changed().unwrap_or(false) {
+                news.mark_unchanged();
+                self.replays.look();
+            }
             self.changes.visible().mark_unchanged();
             match self.round() {
                 Ok(true) => {}
@@ -210,7 +228,7 @@ impl Pipeline {
                         _ = self.changes.visible().changed() => {}
                         _ = generation.changed() => {}
                         _ = accepted.changed() => {}
-                        _ = letters.changed() => {}
+                        _ = news.changed() => {}
                         () = shutdown.drain.cancelled() => {}
                         () = shutdown.abort.cancelled() => {}
                     }
@@ -222,7 +240,7 @@ impl Pipeline {
                         tokio::select! {
                             _ = generation.changed() => {}
                             _ = accepted.changed() => {}
-                            _ = letters.changed() => {}
+                            _ = news.changed() => {}
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
                         }
@@ -243,6 +261,7 @@ impl Pipeline {
         if self.transform.refresh(&plugins)? {
             self.changes.forget_tables();
             self.again.forget_tables();
+            self.replays.forget_tables();
         }
         if self.transform.needs_source() {
             // The source records its origin before its first block.
@@ -252,6 +271,9 @@ impl Pipeline {
             self.transform.set_source(&origin);
         }
         let retried = self.retry_letter()?;
+        if self.replay_batch()? {
+            return Ok(true);
+        }
         let batch = match self.changes.next_batch(self.transform.tables(), &Limits::default()) {
             Ok(Some(batch)) => batch,
             Ok(None) => {

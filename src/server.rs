@@ -15,6 +15,7 @@ mod guard;
 mod place;
 mod problem;
 mod pull;
+mod replays;
 mod runs;
 mod schema;
 mod slot;
@@ -221,6 +222,8 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/api/v1/dlq/retry", post(dead_letters::retry))
         .route("/api/v1/dlq/drop", post(dead_letters::forget))
         .route("/api/v1/dlq/{id}", get(dead_letters::show))
+        .route("/api/v1/replay", get(replays::list).post(replays::ask))
+        .route("/api/v1/replay/{kind}/{name}/cancel", post(replays::cancel))
         .route("/api/v1/backfills", get(backfills::list).post(backfills::start))
         .route("/api/v1/backfills/{id}/{action}", post(backfills::act))
         .route("/", get(console::redirect))

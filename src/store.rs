@@ -18,6 +18,7 @@ mod log;
 mod position;
 mod relation;
 pub mod renewal;
+mod replay;
 pub mod retention;
 pub mod schema;
 mod snapshot;
@@ -51,6 +52,7 @@ use dead_letter::{DeadLetter, DeadLetters, LetterRetention};
 use failing::Failings;
 use folder::Folder;
 use relation::Relations;
+use replay::Replays;
 use retention::{Janitor, Reader, Retention, WhenFull};
 use schema::{Hold, Place, Schemas};
 use spill::{SpillError, Spills};
@@ -128,6 +130,7 @@ struct Inner {
     backfills: Backfills,
     dead_letters: DeadLetters,
     failings: Failings,
+    replays: Replays,
     readers: Mutex<Vec<Reader>>,
     /// How often a slot was to be made anew.
     renewals: watch::Sender<u64>,
@@ -383,6 +386,7 @@ impl Inner {
             backfills: Backfills::new(small("backfills")?),
             dead_letters: DeadLetters::open(small("dead_letters")?, small("dead_letter_marks")?)?,
             failings: Failings::new(small("failing")?),
+            replays: Replays::new(small("replays")?),
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),

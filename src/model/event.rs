@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, Bytes};
 use memchr::memmem;
 
-use super::{EventId, Lsn, Offset};
+use super::{EventId, Lsn, Offset, clock};
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -86,6 +86,8 @@ pub const KEY_END: u8 = 0;
 
 /// What stands before an event's id.
 const ID: &[u8] = b",\"id\":\"";
+/// What stands before an event's time.
+const TIME: &[u8] = b",\"time\":\"";
 /// What an event has that comes again.
 pub const REPLAYED: &[u8] = b",\"replayed\":true";
 /// What stands before an event's data. No text before it can hold this: a quote is escaped there.
@@ -121,6 +123,14 @@ impl EventRecord {
     #[must_use]
     pub fn is_replayed(&self) -> bool {
         memmem::find(&self.json[..self.head()], REPLAYED).is_some()
+    }
+
+    /// When its transaction committed, microseconds since 1970-01-01 UTC, if it says so.
+    #[must_use]
+    pub fn time(&self) -> Option<i64> {
+        let head = &self.json[..self.head()];
+        let text = &head[memmem::find(head, TIME)? + TIME.len()..];
+        clock::parse(std::str::from_utf8(text.get(..memchr::memchr(b'"', text)?)?).ok()?)
     }
 
     /// Where its attributes end.

@@ -17,6 +17,7 @@ mod feed;
 mod gate;
 mod lanes;
 mod letters;
+mod replay;
 mod retry;
 mod settle;
 mod window;
@@ -127,21 +128,30 @@ pub async fn run<O: Output>(
     status: watch::Sender<OutputStatus>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let mut delivery = Delivery::new(config, output, store, metrics, status);
-    let end = delivery.deliver(&shutdown).await?;
-    if let End::Failed(error) = end {
-        return Err(error);
+    let output = Arc::new(output);
+    loop {
+        let mut delivery = Delivery::new(&config, &output, &store, &metrics, &status);
+        let end = delivery.deliver(&shutdown).await?;
+        if let End::Failed(error) = end {
+            return Err(error);
+        }
+        delivery.finish().await?;
+        match end {
+            End::Rewind => delivery.rewind().await?,
+            End::Gone => {
+                shutdown.cancelled().await;
+                return Ok(());
+            }
+            End::Shutdown | End::Failed(_) => return Ok(()),
+        }
     }
-    delivery.finish().await?;
-    if let End::Gone = end {
-        shutdown.cancelled().await;
-    }
-    Ok(())
 }
 
 enum End {
     Shutdown,
     Gone,
+    /// The checkpoints are to be moved, and all that was read behind them is to be read again.
+    Rewind,
     Failed(StoreError),
 }
 
@@ -182,19 +192,19 @@ struct Tried {
 
 impl<O: Output> Delivery<O> {
     fn new(
-        config: Config,
-        output: O,
-        store: Store,
-        metrics: Arc<Metrics>,
-        status: watch::Sender<OutputStatus>,
+        config: &Config,
+        output: &Arc<O>,
+        store: &Store,
+        metrics: &Arc<Metrics>,
+        status: &watch::Sender<OutputStatus>,
     ) -> Self {
         Self {
-            config,
-            output: Arc::new(output),
-            letters: Letters::new(&store),
-            store,
-            metrics,
-            status,
+            config: config.clone(),
+            output: Arc::clone(output),
+            letters: Letters::new(store),
+            store: store.clone(),
+            metrics: Arc::clone(metrics),
+            status: status.clone(),
             feeds: Vec::new(),
             grown: FuturesUnordered::new(),
             lanes: Lanes::default(),
@@ -207,6 +217,9 @@ impl<O: Output> Delivery<O> {
 
     async fn deliver(&mut self, shutdown: &CancellationToken) -> Result<End, StoreError> {
         self.discover(false).await?;
+        if let Some(end) = self.look_for_replay().await? {
+            return Ok(end);
+        }
         let mut discover = interval(DISCOVER_EVERY);
         let mut save = interval(SAVE_EVERY);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -224,7 +237,11 @@ impl<O: Output> Delivery<O> {
                         return Ok(end);
                     }
                 }
-                () = self.letters.changed() => {}
+                () = self.letters.changed() => {
+                    if let Some(end) = self.look_for_replay().await? {
+                        return Ok(end);
+                    }
+                }
                 Some(feed) = self.grown.next() => self.feeds[feed].more = true,
                 () = at(next_start) => {}
                 _ = discover.tick() => self.discover(true).await?,
@@ -376,6 +393,7 @@ impl<O: Output> Delivery<O> {
         for feed in &mut self.feeds {
             feed.save(&self.store, &self.config.name).await?;
         }
+        self.end_replay().await?;
         let lag = self.feeds.iter().map(Feed::lag).max().unwrap_or(0);
         let name = Name { name: self.config.name.clone() };
         self.metrics.output_lag.get_or_create(&name).set(i64::try_from(lag).unwrap_or(i64::MAX));
@@ -397,13 +415,14 @@ impl<O: Output> Delivery<O> {
     }
 }
 
-/// What an event has behind it, by this process's clock. A wall clock that jumped cannot make it
-/// wait longer than its schedule does.
+/// What an event has behind it, by this process's clock. It waits no longer than its schedule says
+/// now, whatever that was before, and however a wall clock jumped.
 fn past_of(failing: &Failing, retry: &Retry) -> Past {
     let now = (Instant::now(), clock::now());
     let micros = |span: i64| Duration::from_micros(u64::try_from(span).unwrap_or_default());
     let ago = micros(now.1.saturating_sub(failing.first));
-    let ahead = micros(failing.due.saturating_sub(now.1)).min(retry.bound(failing.attempts));
+    let ahead =
+        micros(failing.due.saturating_sub(now.1)).min(retry.bound(failing.attempts, failing.asked));
     Past {
         attempts: failing.attempts,
         first_try: now.0.checked_sub(ago).unwrap_or(now.0),

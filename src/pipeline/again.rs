@@ -95,7 +95,7 @@ impl Pipeline {
         self.store.dead_letter_failed(id, &letter)
     }
 
-    fn count_again(&self, counts: Counts) {
+    pub(super) fn count_again(&self, counts: Counts) {
         self.count(counts);
         self.status.send_modify(|status| {
             status.emitted += counts.emitted;

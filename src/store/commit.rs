@@ -11,6 +11,7 @@ use super::{Inner, StoreError};
 use crate::metrics::Name;
 use crate::model::Offset;
 use crate::model::event::Events;
+use crate::model::replay::Replay;
 
 /// What one batch of a pipeline leaves behind: all of it, or none.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ pub enum Again {
     /// A dead letter's change. The letter goes; where its change failed again, the first of
     /// [`Outcome::dead_letters`] takes its place.
     Letter(u64),
+    /// A replay, which is so far now.
+    Replay(Box<Replay>),
 }
 
 /// One write to a plugin's keyed state.
@@ -74,9 +77,15 @@ impl Inner {
             written.push((stream, stream.append(&mut batch, runs)?));
         }
         self.states.write(&mut batch, state);
-        let changing = again.is_some().then(|| self.dead_letters.changing());
+        // A person may drop a letter, or end a replay, meanwhile.
+        let changing =
+            again.is_some().then(|| (self.dead_letters.changing(), self.replays.changing()));
         let delta = match again {
             Some(Again::Letter(id)) => self.dead_letters.settle(&mut batch, id, &dead_letters)?,
+            Some(Again::Replay(replay)) => {
+                self.replays.advance(&mut batch, &replay)?;
+                self.dead_letters.write(&mut batch, &dead_letters)?
+            }
             None => {
                 self.checkpoints.set_pipeline(&mut batch, &pipeline, cursor);
                 self.dead_letters.write(&mut batch, &dead_letters)?

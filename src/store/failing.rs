@@ -20,6 +20,9 @@ pub struct Failing {
     pub first: i64,
     /// When it is tried next.
     pub due: i64,
+    /// Whether the far side asked for that.
+    #[serde(default)]
+    pub asked: bool,
     /// The newest tries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tries: Vec<Attempt>,

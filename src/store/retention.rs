@@ -184,6 +184,7 @@ impl Inner {
                 }
             };
             let done = done.unwrap_or(Offset::START);
+            let done = self.replays.needs(reader)?.map_or(done, |needed| needed.min(done));
             let held = logs.iter_mut().find(|held| held.log.name() == log);
             if let Some(held) = held
                 && held.by.as_ref().is_none_or(|(slowest, _)| done < *slowest)

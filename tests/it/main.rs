@@ -20,6 +20,7 @@ mod plugins;
 mod postgres18;
 mod protocol;
 mod pull;
+mod replay;
 mod schema;
 mod slot;
 mod snapshot;

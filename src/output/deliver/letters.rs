@@ -34,10 +34,10 @@ pub struct Tried {
 impl Letters {
     /// Also those that were asked for before a restart.
     pub fn new(store: &Store) -> Self {
-        Self { news: store.dead_letter_news(), more: true, busy: false }
+        Self { news: store.again_news(), more: true, busy: false }
     }
 
-    /// Becomes ready when a person asked for another try.
+    /// Becomes ready when a person asked for another try, or for a replay.
     pub async fn changed(&mut self) {
         match self.news.changed().await {
             Ok(()) => self.more = true,
@@ -56,7 +56,6 @@ impl<O: Output> Delivery<O> {
 
     /// Sends the next letter.
     pub(super) async fn send_letter(&mut self) -> Result<(), StoreError> {
-        self.letters.news.mark_unchanged();
         let (store, name) = (self.store.clone(), self.config.name.clone());
         let next = blocking(move || store.next_dead_letter(Owner::Output(&name), 0)).await?;
         let Some((id, letter)) = next else {

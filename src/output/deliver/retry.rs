@@ -11,7 +11,7 @@ use crate::model::Period;
 ///
 /// Try n + 1 comes after a time drawn evenly between zero and `initial` doubled n times, at most
 /// `max`, so that many events which failed together do not come back together. With a `schedule`
-/// it comes after the schedule's time number n, or up to a fifth more; and with its end the event is
+/// it comes after the schedule's time number n, or up to a fifth more; and at its end the event is
 /// given up.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -70,11 +70,12 @@ impl Retry {
         self.schedule.get(at).map(|wait| wait.duration())
     }
 
-    /// No wait for what failed so often is longer than this.
+    /// No wait for what failed so often is longer than this. `asked`: the far side set it.
     #[must_use]
-    pub fn bound(&self, attempts: u32) -> Duration {
+    pub fn bound(&self, attempts: u32, asked: bool) -> Duration {
         let wait = self.scheduled(attempts).map(|wait| wait.mul_f64(1.2));
-        wait.unwrap_or_else(|| self.longest_wait(attempts)).max(LONGEST_RETRY_AFTER)
+        let wait = wait.unwrap_or_else(|| self.longest_wait(attempts));
+        if asked { wait.max(LONGEST_RETRY_AFTER) } else { wait }
     }
 
     fn longest_wait(&self, attempts: u32) -> Duration {

@@ -82,7 +82,8 @@ impl<O: Output> Delivery<O> {
                     self.give_up(lane, attempts, took, &error);
                 } else {
                     let wait = retry.wait(attempts, *retry_after);
-                    self.note(lane, &failure, wait, error.attempt(took));
+                    let asked = retry_after.is_some();
+                    self.note(lane, &failure, (wait, asked), error.attempt(took));
                     self.try_again(lane, attempts, wait, cause);
                 }
             }
@@ -113,7 +114,13 @@ impl<O: Output> Delivery<O> {
     }
 
     /// Notes how far the event is on its schedule, for a restart and for its dead letter.
-    fn note(&mut self, lane: LaneId, failure: &Failure, wait: Duration, attempt: Attempt) {
+    fn note(
+        &mut self,
+        lane: LaneId,
+        failure: &Failure,
+        (wait, asked): (Duration, bool),
+        attempt: Attempt,
+    ) {
         let Some((place, offset)) = self.lanes.first(lane) else { return };
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         let now = clock::now();
@@ -121,6 +128,7 @@ impl<O: Output> Delivery<O> {
             attempts: failure.attempts,
             first: now.saturating_sub(micros(failure.since_first_try)),
             due: now.saturating_add(micros(wait)),
+            asked,
             tries: vec![attempt],
         };
         let stream = self.feeds[place.feed].name().to_owned();

@@ -154,9 +154,9 @@ impl Store {
         self.inner.dead_letters.next_marked(owner, behind)
     }
 
-    /// Changes when there are letters to be tried again.
+    /// Changes when there are letters to be tried again, or a replay begins or ends.
     #[must_use]
-    pub fn dead_letter_news(&self) -> watch::Receiver<u64> {
+    pub fn again_news(&self) -> watch::Receiver<u64> {
         self.inner.dead_letters.news()
     }
 
