@@ -166,7 +166,10 @@ impl Transform {
             let by = By::Schema { pipeline: self.pipeline.clone() };
             outcome.dead_letters.push(dead_letter(by, &batch, &self.tables, &row, reason));
         }
-        if let Err(error) = self.run_stages(&mut batch, &mut outcome, &mut counts) {
+        let run = self.run_stages(&mut batch, &mut outcome, &mut counts);
+        // The journal has them now, and may have let go of them when they are tried again.
+        let run = run.and_then(|()| Ok(copy::enclose(&self.store, &mut outcome.dead_letters)?));
+        if let Err(error) = run {
             self.stages.iter_mut().for_each(Stage::discard);
             return Err(error);
         }
@@ -176,7 +179,6 @@ impl Transform {
         number_emits(&mut batch.rows);
         counts.emitted = batch.rows.len() as u64;
         counts.dead_letters = outcome.dead_letters.len() as u64;
-        copy::enclose(&self.store, &mut outcome.dead_letters)?;
         self.encode(&batch, &mut outcome);
         Ok((outcome, counts))
     }

@@ -6,6 +6,8 @@
 
 mod ask;
 mod kept;
+#[cfg(test)]
+mod tests;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
