@@ -6,10 +6,12 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod dlq;
 mod doctor;
 mod init;
 mod pipeline;
 mod plugin;
+mod replay;
 mod run;
 mod slot;
 
@@ -48,8 +50,12 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Tell a pipeline that runs to go on.
     Pipeline(pipeline::Arguments),
+    /// Look at dead letters; try them again, drop or export them.
+    Dlq(dlq::Arguments),
     /// Plugins: those in force in a walmill that runs.
     Plugin(plugin::Arguments),
+    /// Go over what was done again: through a pipeline's plugins, or to an output.
+    Replay(replay::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
@@ -147,7 +153,9 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };

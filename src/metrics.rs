@@ -165,6 +165,14 @@ metrics! {
     output_attempt: Histograms = "output_attempt", Unit::Seconds;
     /// Bytes of the server's log between an output's checkpoint and its streams' end.
     output_lag: Family<Name, Gauge> = "output_lag", Unit::Bytes;
+    /// Whether an output's far side is taken for down, so that it is only probed: 1 or 0.
+    output_circuit_open: Family<Name, Gauge> = "output_circuit_open";
+    /// Dead letters that are kept.
+    dead_letters_kept: Gauge = "dead_letters_kept";
+    /// Age of the oldest dead letter that is kept, 0 while there is none.
+    dead_letters_oldest: FloatGauge = "dead_letters_oldest_age", Unit::Seconds;
+    /// Dead letters that were removed because they were too old or too many.
+    dead_letters_expired: Counter = "dead_letters_expired";
     /// Configs that were put in force while walmill ran.
     config_reloads: Counter = "config_reloads";
     /// Configs that were refused while walmill ran.

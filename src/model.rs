@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod address;
+pub mod attempt;
 pub mod backfill;
 pub mod clock;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod plugin;
 pub mod quantity;
 pub mod relation;
 pub mod reload;
+pub mod replay;
 pub mod secret;
 pub mod shadow;
 pub mod status;

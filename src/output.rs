@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::model::attempt::{Attempt, Exchange};
 use crate::model::pattern::Glob;
-use crate::model::{EventId, EventRecord};
+use crate::model::{EventId, EventRecord, clock};
 
 /// `[[output.KIND]]`, a table per kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -64,6 +65,11 @@ pub trait Output: Send + Sync + 'static {
         Batch::ONE
     }
 
+    /// How long a batch that is not full waits for more.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Hands events over, at least one, in this order. `Ok` means that the far side has taken all
     /// of them and answers for them.
     ///
@@ -101,6 +107,40 @@ impl From<DeliverError> for Undelivered {
     /// Nothing was taken.
     fn from(error: DeliverError) -> Self {
         Self { taken: 0, error }
+    }
+}
+
+impl DeliverError {
+    fn parts(&self) -> (&anyhow::Error, &str) {
+        match self {
+            Self::Unavailable { cause, answer, .. } | Self::Refused { cause, answer, .. } => {
+                (cause, answer)
+            }
+            Self::Gone(cause) => (cause, ""),
+        }
+    }
+
+    /// Why, with the beginning of the answer: for a dead letter.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self.parts() {
+            (cause, "") => format!("{cause:#}"),
+            (cause, answer) => format!("{cause:#}: {answer}"),
+        }
+    }
+
+    /// The try that it ended, for a dead letter.
+    #[must_use]
+    pub fn attempt(&self, took: Duration) -> Attempt {
+        let (cause, _) = self.parts();
+        let exchange = cause.downcast_ref::<Exchange>();
+        Attempt {
+            time: clock::now(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            error: format!("{cause:#}"),
+            request: exchange.map(|exchange| exchange.request.clone()),
+            response: exchange.and_then(|exchange| exchange.response.clone()),
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //! It runs on a thread of its own, because plugins are called synchronously, and it is one loop:
 //! read a batch behind the cursor, run the plugins of one generation, commit everything at once.
 
+mod again;
 mod changes;
 mod encode;
 #[doc(hidden)]
 pub mod fuzz;
 mod json;
+mod replay;
 mod route;
 mod rows;
 mod schema;
@@ -41,6 +43,7 @@ use crate::model::{Offset, clock};
 use crate::plugin::registry::Registry;
 use crate::store::{Store, StoreError};
 use changes::Changes;
+use replay::Replays;
 use route::Streams;
 use schema::Gate;
 use transform::{Counts, Transform};
@@ -127,6 +130,9 @@ pub struct Pipeline {
     metrics: Arc<Metrics>,
     transform: Transform,
     changes: Changes,
+    /// Reads what is run again.
+    again: Changes,
+    replays: Replays,
     cursor: Offset,
     status: watch::Sender<PipelineStatus>,
 }
@@ -152,6 +158,8 @@ impl Pipeline {
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let cursor = store.pipeline_cursor(&config.name)?.unwrap_or(Offset::START);
+        let again = again::reader(&store, &config)?;
+        let replays = Replays::new(&config);
         let streams = Streams::open(store.clone(), &config.name, config.streams)?;
         let gate = Gate::open(store.clone(), config.name.clone(), config.on_schema_change)?;
         let schema_changes = gate.status();
@@ -175,7 +183,18 @@ impl Pipeline {
         };
         let status = watch::Sender::new(status);
         let name = config.name;
-        Ok(Self { name, store, registry, metrics, transform, changes, cursor, status })
+        Ok(Self {
+            name,
+            store,
+            registry,
+            metrics,
+            transform,
+            changes,
+            again,
+            replays,
+            cursor,
+            status,
+        })
     }
 
     /// The latest facts about it.
@@ -193,9 +212,14 @@ impl Pipeline {
         self.set_running(true);
         let mut generation = self.registry.generation();
         let mut accepted = self.store.schema_news();
+        let mut news = self.store.again_news();
         while !shutdown.abort.is_cancelled() {
             generation.mark_unchanged();
             accepted.mark_unchanged();
+            if news.has_changed().unwrap_or(false) {
+                news.mark_unchanged();
+                self.replays.look();
+            }
             self.changes.visible().mark_unchanged();
             match self.round() {
                 Ok(true) => {}
@@ -205,6 +229,7 @@ impl Pipeline {
                         _ = self.changes.visible().changed() => {}
                         _ = generation.changed() => {}
                         _ = accepted.changed() => {}
+                        _ = news.changed() => {}
                         () = shutdown.drain.cancelled() => {}
                         () = shutdown.abort.cancelled() => {}
                     }
@@ -216,6 +241,7 @@ impl Pipeline {
                         tokio::select! {
                             _ = generation.changed() => {}
                             _ = accepted.changed() => {}
+                            _ = news.changed() => {}
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
                             () = shutdown.abort.cancelled() => {}
@@ -236,13 +262,26 @@ impl Pipeline {
         let plugins = self.registry.snapshot();
         if self.transform.refresh(&plugins)? {
             self.changes.forget_tables();
+            self.again.forget_tables();
+            self.replays.forget_tables();
+        }
+        if self.transform.needs_source() {
+            // The source records its origin before its first block.
+            let Some(origin) = self.store.origin().map_err(ChangesError::Store)? else {
+                return Ok(false);
+            };
+            self.transform.set_source(&origin);
+        }
+        let retried = self.retry_letter()?;
+        if self.replay_batch()? {
+            return Ok(true);
         }
         let batch = match self.changes.next_batch(self.transform.tables(), &Limits::default()) {
             Ok(Some(batch)) => batch,
             Ok(None) => {
                 let waiting = self.changes.gate().status();
                 self.show_schema_changes(waiting);
-                return Ok(false);
+                return Ok(retried);
             }
             // The reader stands behind the gap, and goes on from there.
             Err(gap @ ChangesError::Gap { .. }) => return Err(gap.into()),
@@ -252,14 +291,6 @@ impl Pipeline {
                 return Err(error.into());
             }
         };
-        if self.transform.needs_source() {
-            // The source records its origin before its first block.
-            let Some(origin) = self.store.origin().map_err(ChangesError::Store)? else {
-                self.changes.seek(self.cursor);
-                return Ok(false);
-            };
-            self.transform.set_source(&origin);
-        }
         let committed = batch.transactions.last().map(|transaction| transaction.time);
         let applied = self.transform.apply(batch);
         for (plugin, stopped) in self.transform.take_broken() {
@@ -283,7 +314,7 @@ impl Pipeline {
         Ok(true)
     }
 
-    fn record(&self, counts: Counts, committed: Option<i64>) {
+    fn count(&self, counts: Counts) {
         let outcomes = [
             ("emitted", counts.emitted),
             ("dropped", counts.dropped),
@@ -293,6 +324,10 @@ impl Pipeline {
             let label = OutcomeLabel { name: self.name.clone(), outcome };
             self.metrics.pipeline_changes.get_or_create(&label).inc_by(count);
         }
+    }
+
+    fn record(&self, counts: Counts, committed: Option<i64>) {
+        self.count(counts);
         let name = Name { name: self.name.clone() };
         if let Some(committed) = committed.filter(|_| counts.emitted > 0) {
             let seconds = clock::now().saturating_sub(committed) as f64 / 1e6;

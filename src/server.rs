@@ -9,6 +9,7 @@ mod admin;
 mod backfills;
 mod connection;
 mod console;
+mod dead_letters;
 mod feed;
 mod guard;
 mod place;
@@ -16,6 +17,7 @@ mod plugins;
 mod problem;
 mod pull;
 mod reload;
+mod replays;
 mod runs;
 mod schema;
 mod slot;
@@ -252,7 +254,12 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))
         .route("/api/v1/slot/recreate", post(slot::recreate))
-        .route("/api/v1/dlq", get(admin::dead_letters))
+        .route("/api/v1/dlq", get(dead_letters::list))
+        .route("/api/v1/dlq/retry", post(dead_letters::retry))
+        .route("/api/v1/dlq/drop", post(dead_letters::forget))
+        .route("/api/v1/dlq/{id}", get(dead_letters::show))
+        .route("/api/v1/replay", get(replays::list).post(replays::ask))
+        .route("/api/v1/replay/{kind}/{name}/cancel", post(replays::cancel))
         .route("/api/v1/backfills", get(backfills::list).post(backfills::start))
         .route("/api/v1/backfills/{id}/{action}", post(backfills::act))
         .route("/", get(console::redirect))

@@ -11,6 +11,7 @@ mod commit;
 mod database;
 pub mod dead_letter;
 mod error;
+pub mod failing;
 mod folder;
 pub mod journal;
 mod log;
@@ -18,6 +19,7 @@ mod plugin;
 mod position;
 mod relation;
 pub mod renewal;
+mod replay;
 pub mod retention;
 pub mod schema;
 mod snapshot;
@@ -47,9 +49,11 @@ use crate::metrics::Metrics;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
 use backfill::Backfills;
 use checkpoint::Checkpoints;
-use dead_letter::{DeadLetter, DeadLetters};
+use dead_letter::{DeadLetter, DeadLetters, LetterRetention};
+use failing::Failings;
 use folder::Folder;
 use relation::Relations;
+use replay::Replays;
 use retention::{Janitor, Reader, Retention, WhenFull};
 use schema::{Hold, Place, Schemas};
 use spill::{SpillError, Spills};
@@ -59,7 +63,7 @@ use streams::Streams;
 use sync::Syncer;
 use tables::Tables;
 
-pub use commit::{Outcome, StateWrite};
+pub use commit::{Again, Outcome, StateWrite};
 pub use error::{OpenError, StoreError};
 pub use snapshot::BegunSnapshot;
 
@@ -73,6 +77,8 @@ pub struct Config {
     pub retention: Retention,
     /// What happens when that would remove what is still to be read.
     pub when_full: WhenFull,
+    /// How long, and how many, dead letters are kept.
+    pub dead_letters: LetterRetention,
     /// With less than this free on the disk the journal takes nothing more.
     pub min_free: ByteSize,
     /// The shortest time between two syncs; writes gather meanwhile.
@@ -85,6 +91,7 @@ impl Default for Config {
             path: "./walmill-data".into(),
             retention: Retention::default(),
             when_full: WhenFull::default(),
+            dead_letters: LetterRetention::default(),
             min_free: ByteSize::new(256 << 20),
             sync_interval: Period::from_millis(20),
         }
@@ -124,6 +131,8 @@ struct Inner {
     backfills: Backfills,
     plugins: Keyspace,
     dead_letters: DeadLetters,
+    failings: Failings,
+    replays: Replays,
     readers: Mutex<Vec<Reader>>,
     /// How often a slot was to be made anew.
     renewals: watch::Sender<u64>,
@@ -321,20 +330,17 @@ impl Store {
         output: &str,
         stream: &str,
         offset: Offset,
-        dead_letters: Vec<DeadLetter>,
+        mut dead_letters: Vec<DeadLetter>,
     ) -> Result<(), StoreError> {
         let mut batch = self.inner.db.batch();
+        self.inner.failings.pass(&mut batch, (output, stream), offset, &mut dead_letters)?;
         self.inner.checkpoints.set_output(&mut batch, (output, stream), offset);
-        self.inner.dead_letters.write(&mut batch, &dead_letters)?;
+        let delta = self.inner.dead_letters.write(&mut batch, &dead_letters)?;
         batch.commit()?;
+        self.inner.dead_letters.wrote(delta);
         self.inner.metrics.dead_letters.inc_by(dead_letters.len() as u64);
         self.inner.syncer.wrote();
         Ok(())
-    }
-
-    /// The newest dead letters first, at most `limit`.
-    pub fn dead_letters(&self, limit: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
-        self.inner.dead_letters.newest(limit)
     }
 
     /// Says who reads what must be kept: all pipelines and outputs of the config, in place of those
@@ -391,7 +397,9 @@ impl Inner {
             states: States::new(small("state")?),
             backfills: Backfills::new(small("backfills")?),
             plugins: small("plugins")?,
-            dead_letters: DeadLetters::open(small("dead_letters")?)?,
+            dead_letters: DeadLetters::open(small("dead_letters")?, small("dead_letter_marks")?)?,
+            failings: Failings::new(small("failing")?),
+            replays: Replays::new(small("replays")?),
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),

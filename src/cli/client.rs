@@ -48,6 +48,15 @@ impl Client {
         self.send(self.request(Method::GET, parts, &[])).await
     }
 
+    /// Asks for those of many things that fit.
+    pub(super) async fn get_with(
+        &self,
+        parts: &[&str],
+        parameters: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        self.send(self.request(Method::GET, parts, parameters)).await
+    }
+
     /// Asks for a change.
     pub(super) async fn post(
         &self,

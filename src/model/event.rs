@@ -1,8 +1,9 @@
 //! Encoded events: a run of them is one value in the store and one buffer that every reader shares.
 
 use bytes::{BufMut as _, Bytes};
+use memchr::memmem;
 
-use super::{Lsn, Offset};
+use super::{EventId, Lsn, Offset, clock};
 
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -52,7 +53,7 @@ impl Op {
 /// One event, a view into a shared run of encoded events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRecord {
-    /// Its place, and so its id.
+    /// Its place, and so its id, unless it [came again](Offset::is_again).
     pub offset: Offset,
     /// `schema.table/key`, and behind a [`KEY_END`] the row's old key, where an update changed it.
     /// A [`KEY_END`] that nothing follows says that the event is about no single row: see
@@ -83,10 +84,60 @@ pub enum Order<'a> {
 /// NUL in names, and keys have it percent-encoded.
 pub const KEY_END: u8 = 0;
 
+/// What stands before an event's id.
+const ID: &[u8] = b",\"id\":\"";
+/// What stands before an event's time.
+const TIME: &[u8] = b",\"time\":\"";
+/// What an event has that comes again.
+pub const REPLAYED: &[u8] = b",\"replayed\":true";
+/// What stands before an event's data. No text before it can hold this: a quote is escaped there.
+const DATA: &[u8] = b",\"data\":";
+
 /// Fixed part of an encoded record: offset, key length, JSON length.
 const HEADER: usize = Offset::LEN + 4 + 4;
 
 impl EventRecord {
+    /// Its id: its place or, where it came again, the one that is written in it.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        let written = || {
+            let (_, rest) = self.json.split_at(memmem::find(&self.json, ID)? + ID.len());
+            let id = rest.get(..memchr::memchr(b'"', rest)?)?;
+            std::str::from_utf8(id).ok()?.parse().ok()
+        };
+        let other = if self.offset.is_again() { written() } else { None };
+        other.unwrap_or(EventId(self.offset))
+    }
+
+    /// The same event, saying that it comes again: `"replayed":true`.
+    #[must_use]
+    pub fn replayed(&self) -> Self {
+        if self.is_replayed() {
+            return self.clone();
+        }
+        let (head, data) = self.json.split_at(self.head());
+        Self { json: [head, REPLAYED, data].concat().into(), ..self.clone() }
+    }
+
+    /// Whether it says that it comes again.
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        memmem::find(&self.json[..self.head()], REPLAYED).is_some()
+    }
+
+    /// When its transaction committed, microseconds since 1970-01-01 UTC, if it says so.
+    #[must_use]
+    pub fn time(&self) -> Option<i64> {
+        let head = &self.json[..self.head()];
+        let text = &head[memmem::find(head, TIME)? + TIME.len()..];
+        clock::parse(std::str::from_utf8(text.get(..memchr::memchr(b'"', text)?)?).ok()?)
+    }
+
+    /// Where its attributes end.
+    fn head(&self) -> usize {
+        memmem::find(&self.json, DATA).unwrap_or(self.json.len().saturating_sub(1))
+    }
+
     /// Which events of its stream it keeps its order with.
     #[must_use]
     pub fn order(&self) -> Order<'_> {
@@ -184,6 +235,11 @@ impl EventsBuilder {
     }
 }
 
+/// A run whose records do not follow each other, or a stream that took 2^31 events again without a
+/// new one between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoPlace;
+
 /// A run of encoded events of one stream. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct Events {
@@ -203,6 +259,24 @@ impl Events {
         let mut bytes = self.bytes.clone();
         std::iter::from_fn(move || EventRecord::take(&mut bytes))
             .skip_while(move |record| record.offset <= after)
+    }
+
+    /// The same events at the places behind `head` that are for those that come again.
+    ///
+    /// # Errors
+    /// See [`NoPlace`].
+    pub fn again_behind(&self, head: Offset) -> Result<Self, NoPlace> {
+        let mut bytes = self.bytes.to_vec();
+        let (mut rest, mut place, mut first) = (self.bytes.clone(), head, None);
+        while !rest.is_empty() {
+            let at = bytes.len() - rest.len();
+            EventRecord::take(&mut rest).ok_or(NoPlace)?;
+            place = place.again().ok_or(NoPlace)?;
+            bytes[at..at + Offset::LEN].copy_from_slice(&place.to_bytes());
+            first.get_or_insert(place);
+        }
+        let first = first.unwrap_or(self.first);
+        Ok(Self { first, last: place, count: self.count, bytes: bytes.into() })
     }
 
     /// The commit of the last event.
@@ -231,6 +305,38 @@ mod tests {
         assert_eq!(ordinals(Offset::START), [0, 1, 2]);
         assert_eq!(ordinals(Offset::new(Lsn(7), 1)), [2]);
         assert!(ordinals(Offset::end_of(Lsn(7))).is_empty());
+    }
+
+    #[test]
+    fn what_comes_again_stands_behind_the_newest_and_keeps_its_id() {
+        let mut builder = EventsBuilder::default();
+        for ordinal in 0..2 {
+            let offset = Offset::new(Lsn(7), ordinal);
+            let json = format!("{{\"source\":\"/s\",\"id\":\"{}\",\"data\":1}}", EventId(offset));
+            builder.push(offset, |key| key.extend(b"t/1"), |out| out.extend(json.as_bytes()));
+        }
+        let events = builder.finish();
+        let head = Offset { emit: 3, ..Offset::new(Lsn(90), 2) };
+        let once = events.again_behind(head).unwrap();
+        let twice = events.again_behind(once.last).unwrap();
+        let all: Vec<EventRecord> =
+            [&once, &twice].into_iter().flat_map(|run| run.after(head)).collect();
+        assert!(all.is_sorted_by(|a, b| a.offset < b.offset) && all[0].offset > head);
+        assert!(all[3].offset < head.end() && all[3].offset < Offset::new(Lsn(90), 3));
+        let ids: Vec<_> = all.iter().map(|event| event.id().to_string()).collect();
+        assert_eq!(ids, ["0/7/0", "0/7/1", "0/7/0", "0/7/1"]);
+        let full = Offset { emit: u32::MAX - 2, ..head };
+        assert_eq!(events.again_behind(full).unwrap_err(), NoPlace);
+    }
+
+    #[test]
+    fn an_event_says_once_that_it_is_replayed_and_data_that_says_so_is_no_matter() {
+        let json = Bytes::from_static(b"{\"id\":\"0/7/0\",\"data\":{\"replayed\":true}}");
+        let event = EventRecord { offset: Offset::START, key: Bytes::new(), json };
+        let replayed = event.replayed();
+        let expected: &[u8] = b"{\"id\":\"0/7/0\",\"replayed\":true,\"data\":{\"replayed\":true}}";
+        assert_eq!(replayed.json, expected);
+        assert_eq!(replayed.replayed(), replayed);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Offset {
 impl Offset {
     /// Bytes of [`Offset::to_bytes`].
     pub const LEN: usize = 16;
+    /// Emit indices from here on are places for events that come again.
+    const AGAIN: u32 = 1 << 31;
     /// Before everything.
     pub const START: Self = Self { commit: Lsn::ZERO, ordinal: 0, emit: 0 };
 
@@ -44,6 +46,24 @@ impl Offset {
     #[must_use]
     pub fn end(self) -> Self {
         Self { emit: u32::MAX, ..self }
+    }
+
+    /// The next place behind this one for an event that comes again, under the id that it has had:
+    /// its stream has gone on meanwhile, so it cannot stand at its own place. Nothing else is ever
+    /// put there, since a change makes fewer than 2^31 events. `None` once that many came again.
+    #[must_use]
+    pub fn again(self) -> Option<Self> {
+        let emit = match self.emit {
+            emit if emit < Self::AGAIN => Self::AGAIN,
+            emit => emit.checked_add(1).filter(|&emit| emit < u32::MAX)?,
+        };
+        Some(Self { emit, ..self })
+    }
+
+    /// Whether this is a place for an event that came again, so that its id is another.
+    #[must_use]
+    pub fn is_again(self) -> bool {
+        (Self::AGAIN..u32::MAX).contains(&self.emit)
     }
 
     /// Big-endian, so that bytes sort as offsets do.

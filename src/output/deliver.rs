@@ -16,6 +16,8 @@ mod barrier;
 mod feed;
 mod gate;
 mod lanes;
+mod letters;
+mod replay;
 mod retry;
 mod settle;
 mod window;
@@ -35,14 +37,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Batch, Output, Undelivered};
 use crate::metrics::{Metrics, Name};
-use crate::model::EventRecord;
 use crate::model::event::Order;
 use crate::model::pattern::Glob;
 use crate::model::status::OutputStatus;
+use crate::model::{EventRecord, clock};
+use crate::store::failing::{Failed, Failing};
 use crate::store::{Store, StoreError};
 use feed::Feed;
 use gate::Gate;
-use lanes::{LaneId, Lanes, Place};
+use lanes::{LaneId, Lanes, Past, Place};
+use letters::Letters;
 pub use retry::Retry;
 
 /// Events under way, of all streams of an output: what one that fails can hold back.
@@ -124,18 +128,31 @@ pub async fn run<O: Output>(
     status: watch::Sender<OutputStatus>,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
-    let mut delivery = Delivery::new(config, output, store, metrics, status);
-    let end = delivery.deliver(&shutdown).await?;
-    delivery.finish().await?;
-    if let End::Gone = end {
-        shutdown.cancelled().await;
+    let output = Arc::new(output);
+    loop {
+        let mut delivery = Delivery::new(&config, &output, &store, &metrics, &status);
+        let end = delivery.deliver(&shutdown).await?;
+        if let End::Failed(error) = end {
+            return Err(error);
+        }
+        delivery.finish().await?;
+        match end {
+            End::Rewind => delivery.rewind().await?,
+            End::Gone => {
+                shutdown.cancelled().await;
+                return Ok(());
+            }
+            End::Shutdown | End::Failed(_) => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 enum End {
     Shutdown,
     Gone,
+    /// The checkpoints are to be moved, and all that was read behind them is to be read again.
+    Rewind,
+    Failed(StoreError),
 }
 
 struct Delivery<O> {
@@ -148,12 +165,25 @@ struct Delivery<O> {
     /// One for each feed that was read to its end: which one has more.
     grown: FuturesUnordered<BoxFuture<'static, usize>>,
     lanes: Lanes,
+    letters: Letters,
     gate: Gate,
-    sending: JoinSet<Attempt>,
+    /// Tries that failed and are not noted in the store yet.
+    failed: Vec<Failed>,
+    /// Until when a batch that is not full waits for more.
+    lingers: Option<Instant>,
+    sending: JoinSet<Try>,
 }
 
-/// One try of a batch, and what came of it.
-struct Attempt {
+/// One try, and what came of it.
+enum Try {
+    /// Of events from streams.
+    Batch(Tried),
+    /// Of a dead letter.
+    Letter(letters::Tried),
+}
+
+/// A try of a batch.
+struct Tried {
     /// The lane of each event.
     lanes: Vec<LaneId>,
     took: Duration,
@@ -162,40 +192,54 @@ struct Attempt {
 
 impl<O: Output> Delivery<O> {
     fn new(
-        config: Config,
-        output: O,
-        store: Store,
-        metrics: Arc<Metrics>,
-        status: watch::Sender<OutputStatus>,
+        config: &Config,
+        output: &Arc<O>,
+        store: &Store,
+        metrics: &Arc<Metrics>,
+        status: &watch::Sender<OutputStatus>,
     ) -> Self {
         Self {
-            config,
-            output: Arc::new(output),
-            store,
-            metrics,
-            status,
+            config: config.clone(),
+            output: Arc::clone(output),
+            letters: Letters::new(store),
+            store: store.clone(),
+            metrics: Arc::clone(metrics),
+            status: status.clone(),
             feeds: Vec::new(),
             grown: FuturesUnordered::new(),
             lanes: Lanes::default(),
             gate: Gate::default(),
+            failed: Vec::new(),
+            lingers: None,
             sending: JoinSet::new(),
         }
     }
 
     async fn deliver(&mut self, shutdown: &CancellationToken) -> Result<End, StoreError> {
         self.discover(false).await?;
+        if let Some(end) = self.look_for_replay().await? {
+            return Ok(end);
+        }
         let mut discover = interval(DISCOVER_EVERY);
         let mut save = interval(SAVE_EVERY);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.fill().await?;
             self.send();
+            if self.may_send_letter() {
+                self.send_letter().await?;
+            }
             let next_start = self.next_start();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(End::Shutdown),
                 Some(attempt) = self.sending.join_next() => {
-                    if let Err(End::Gone) = self.settle(attempt) {
-                        return Ok(End::Gone);
+                    if let Err(end) = self.settle(attempt) {
+                        return Ok(end);
+                    }
+                }
+                () = self.letters.changed() => {
+                    if let Some(end) = self.look_for_replay().await? {
+                        return Ok(end);
                     }
                 }
                 Some(feed) = self.grown.next() => self.feeds[feed].more = true,
@@ -256,7 +300,9 @@ impl<O: Output> Delivery<O> {
     fn admit(&mut self, index: usize) {
         while let Some((seq, event)) = self.feeds[index].line.admit() {
             let lanes = self.lanes_of(index, &event);
-            self.lanes.push(lanes, Place { feed: index, seq }, event);
+            let past = self.feeds[index].past.remove(&event.offset);
+            let past = past.map(|failing| past_of(&failing, &self.config.retry));
+            self.lanes.push_with(lanes, Place { feed: index, seq }, event, past);
         }
     }
 
@@ -287,7 +333,13 @@ impl<O: Output> Delivery<O> {
                 true => Batch::ONE,
                 false => self.output.batch(),
             };
+            if self.waits_for_more(now, batch) {
+                break;
+            }
             let (lanes, events): (Vec<_>, Vec<_>) = self.lanes.next(now, batch).into_iter().unzip();
+            for place in self.lanes.released() {
+                self.feeds[place.feed].window.release(place.seq);
+            }
             if events.is_empty() {
                 break;
             }
@@ -295,9 +347,24 @@ impl<O: Output> Delivery<O> {
             self.sending.spawn(async move {
                 let start = Instant::now();
                 let result = output.deliver(&events).await;
-                Attempt { lanes, took: start.elapsed(), result }
+                Try::Batch(Tried { lanes, took: start.elapsed(), result })
             });
         }
+    }
+
+    /// Whether what is ready is less than a batch, and its time to wait for more is not up.
+    fn waits_for_more(&mut self, now: Instant, batch: Batch) -> bool {
+        let linger = self.output.linger();
+        if linger.is_zero() || batch == Batch::ONE {
+            return false;
+        }
+        let (events, bytes) = self.lanes.ready(batch);
+        let full = events >= batch.events.get() || bytes >= batch.bytes;
+        let waits = events > 0 && !full && now < *self.lingers.get_or_insert(now + linger);
+        if !waits {
+            self.lingers = None;
+        }
+        waits
     }
 
     fn may_start(&self) -> bool {
@@ -309,17 +376,24 @@ impl<O: Output> Delivery<O> {
     fn next_start(&self) -> Option<Instant> {
         let now = Instant::now();
         let due = self.lanes.next_due(now).filter(|_| self.may_start())?;
+        let due = self.lingers.map_or(due, |until| until.max(due));
         Some(self.gate.closed_until(now).map_or(due, |until| until.max(due)))
     }
 
     fn can_save(&self) -> bool {
-        self.feeds.iter().any(|feed| feed.window.can_advance())
+        !self.failed.is_empty() || self.feeds.iter().any(|feed| feed.window.can_advance())
     }
 
     async fn save(&mut self) -> Result<(), StoreError> {
+        if !self.failed.is_empty() {
+            let (store, output) = (self.store.clone(), self.config.name.clone());
+            let failed = std::mem::take(&mut self.failed);
+            feed::blocking(move || store.save_failed(&output, failed)).await?;
+        }
         for feed in &mut self.feeds {
             feed.save(&self.store, &self.config.name).await?;
         }
+        self.end_replay().await?;
         let lag = self.feeds.iter().map(Feed::lag).max().unwrap_or(0);
         let name = Name { name: self.config.name.clone() };
         self.metrics.output_lag.get_or_create(&name).set(i64::try_from(lag).unwrap_or(i64::MAX));
@@ -338,6 +412,21 @@ impl<O: Output> Delivery<O> {
         let _ = timeout(GRACE, drain).await;
         self.sending.abort_all();
         self.save().await
+    }
+}
+
+/// What an event has behind it, by this process's clock. It waits no longer than its schedule says
+/// now, whatever that was before, and however a wall clock jumped.
+fn past_of(failing: &Failing, retry: &Retry) -> Past {
+    let now = (Instant::now(), clock::now());
+    let micros = |span: i64| Duration::from_micros(u64::try_from(span).unwrap_or_default());
+    let ago = micros(now.1.saturating_sub(failing.first));
+    let ahead =
+        micros(failing.due.saturating_sub(now.1)).min(retry.bound(failing.attempts, failing.asked));
+    Past {
+        attempts: failing.attempts,
+        first_try: now.0.checked_sub(ago).unwrap_or(now.0),
+        due: now.0 + ahead,
     }
 }
 

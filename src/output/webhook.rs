@@ -1,6 +1,6 @@
-//! Webhooks: each event is POSTed as a structured CloudEvent, signed by Standard Webhooks.
+//! Webhooks: events are POSTed as CloudEvents, signed by Standard Webhooks.
 //!
-//! What an answer means:
+//! What an answer means, unless the config's `on_status` says otherwise:
 //!
 //! | answer | what happens |
 //! | --- | --- |
@@ -10,10 +10,14 @@
 //! | everything else, redirects too, or none | tried again on the schedule, then a dead letter |
 //!
 //! A 404 or a 401 is tried again because receivers answer so while they are deployed or while a
-//! secret is rotated. `Retry-After` is honoured, for all keys, up to an hour.
+//! secret is rotated. `Retry-After` is honoured, for all keys, up to an hour. A batch that is not
+//! taken is taken apart: what failed goes by itself from then on.
 
 mod config;
+mod exchange;
 mod guard;
+mod message;
+mod policy;
 mod signature;
 
 use std::sync::Arc;
@@ -21,21 +25,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
 use reqwest::dns::Resolve;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Request, Response};
+use tokio::time::timeout;
 
-use super::{DeliverError, Output, Undelivered};
-use crate::model::{EventId, EventRecord};
-pub use config::{Config, Endpoint, Headers};
+use super::{Batch, DeliverError, Output, Undelivered};
+use crate::model::EventRecord;
+use crate::model::attempt::{self, Exchange};
+pub use config::{Batching, Config, Endpoint, Headers, Tls};
+use message::Message;
+pub use message::Mode;
+pub use policy::Policies;
 pub use signature::SigningKey;
-
-/// So much of an answer is kept, for the dead letter.
-const KEPT: usize = 4 << 10;
-/// So much of an answer is read, so that the connection can be used again; the rest is cut off.
-const READ: usize = 64 << 10;
-/// Connecting takes no longer than this, whatever the timeout for the whole is.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// A webhook endpoint.
 #[derive(Debug)]
@@ -44,13 +46,18 @@ pub struct Webhook {
     url: Endpoint,
     keys: Vec<SigningKey>,
     headers: HeaderMap,
+    mode: Mode,
+    batch: Batch,
+    linger: Duration,
+    header_timeout: Duration,
+    on_status: Policies,
 }
 
 impl Webhook {
     /// Connects to nothing yet.
     ///
     /// # Errors
-    /// The system's TLS certificates cannot be read.
+    /// The system's TLS certificates cannot be read, or the config's are none.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Self::with_resolver(config, guard::resolver(config.allow_private))
     }
@@ -63,33 +70,59 @@ impl Webhook {
             .no_proxy()
             .dns_resolver(resolver)
             .timeout(config.timeout.duration())
-            .connect_timeout(CONNECT)
-            .build()
-            .with_context(|| format!("set up webhook {}", config.name))?;
+            .connect_timeout(config.connect_timeout.duration());
+        let client = with_certificates(client, &config.tls).and_then(|client| Ok(client.build()?));
+        let client = client.with_context(|| format!("set up webhook {}", config.name))?;
+        let (batch, linger) = match config.mode {
+            Mode::Batch => {
+                let Batching { events, bytes, linger } = &config.batch;
+                let bytes = usize::try_from(bytes.bytes()).unwrap_or(usize::MAX);
+                (Batch { events: *events, bytes }, linger.duration())
+            }
+            Mode::Structured | Mode::Binary => (Batch::ONE, Duration::ZERO),
+        };
         Ok(Self {
             client,
             url: config.url.clone(),
             keys: config.keys.clone(),
             headers: config.headers.0.clone(),
+            mode: config.mode,
+            batch,
+            linger,
+            header_timeout: config.header_timeout.duration(),
+            on_status: config.on_status.clone(),
         })
     }
 
-    fn request(&self, event: &EventRecord) -> reqwest::RequestBuilder {
-        let id = EventId(event.offset).to_string();
+    fn request(&self, message: Message) -> Result<Request, reqwest::Error> {
+        let Message { id, headers, body } = message;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self
             .client
             .post(self.url.0.clone())
             .headers(self.headers.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents+json"))
+            .headers(headers)
             .header("webhook-id", &id)
             .header("webhook-timestamp", now);
         if !self.keys.is_empty() {
-            let signature = signature::header(&self.keys, &id, now, &event.json);
+            let signature = signature::header(&self.keys, &id, now, &body);
             request = request.header("webhook-signature", signature);
         }
-        request.body(event.json.clone())
+        request.body(body).build()
     }
+}
+
+fn with_certificates(mut client: ClientBuilder, tls: &Tls) -> anyhow::Result<ClientBuilder> {
+    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
+        let pem = [certificate.reveal(), "\n", key.reveal()].concat();
+        let identity = Identity::from_pem(pem.as_bytes());
+        client = client.identity(identity.context("read `tls.certificate` and `tls.key`")?);
+    }
+    if let Some(ca) = &tls.ca {
+        let ca = Certificate::from_pem_bundle(ca.reveal().as_bytes()).context("read `tls.ca`")?;
+        client = client.tls_certs_merge(ca);
+    }
+    Ok(client)
 }
 
 impl Output for Webhook {
@@ -101,56 +134,85 @@ impl Output for Webhook {
         self.url.to_string()
     }
 
+    fn batch(&self) -> Batch {
+        self.batch
+    }
+
+    fn linger(&self) -> Duration {
+        self.linger
+    }
+
     async fn deliver(&self, events: &[EventRecord]) -> Result<(), Undelivered> {
+        if self.mode == Mode::Batch {
+            return Ok(self.post(events).await?);
+        }
         for (taken, event) in events.iter().enumerate() {
-            self.post(event).await.map_err(|error| Undelivered { taken, error })?;
+            let posted = self.post(std::slice::from_ref(event)).await;
+            posted.map_err(|error| Undelivered { taken, error })?;
         }
         Ok(())
     }
 }
 
 impl Webhook {
-    async fn post(&self, event: &EventRecord) -> Result<(), DeliverError> {
-        match self.request(event).send().await {
-            Ok(response) => judge(EventId(event.offset), response).await,
-            Err(error) => Err(DeliverError::Unavailable {
-                // The URL may hold a secret in its path.
-                cause: anyhow::Error::new(error.without_url()),
-                answer: String::new(),
-                retry_after: None,
-            }),
+    async fn post(&self, events: &[EventRecord]) -> Result<(), DeliverError> {
+        let message = Message::new(self.mode, events)
+            .map_err(|cause| refused(events, cause, String::new()))?;
+        let request = self.request(message);
+        // The URL may hold a secret in its path.
+        let request = request.map_err(|error| unavailable(error.without_url().into()))?;
+        let sent = exchange::request(&request, &self.url);
+        let cause = match timeout(self.header_timeout, self.client.execute(request)).await {
+            Ok(Ok(response)) => return self.judge(events, sent, response).await,
+            Ok(Err(error)) => Some(anyhow::Error::new(error.without_url())),
+            Err(_) => Some(anyhow!("no headers within {:?}", self.header_timeout)),
+        };
+        let what = "no answer".to_owned();
+        Err(unavailable(Exchange { request: sent, response: None, what, cause }.into()))
+    }
+
+    async fn judge(
+        &self,
+        events: &[EventRecord],
+        request: attempt::Request,
+        response: Response,
+    ) -> Result<(), DeliverError> {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        // Also where it is not needed: a connection whose answer was read can be used again.
+        let response = exchange::response(response, &self.headers).await;
+        let policy = self.on_status.of(status);
+        if policy == policy::Policy::Taken {
+            return Ok(());
         }
+        let answer = response.body.clone();
+        let what = format!("answered {status}");
+        let exchange = Exchange { request, response: Some(response), what, cause: None };
+        let cause = anyhow::Error::new(exchange);
+        Err(match policy {
+            policy::Policy::Taken | policy::Policy::Retry => {
+                DeliverError::Unavailable { cause, answer, retry_after }
+            }
+            policy::Policy::DeadLetter => refused(events, cause, answer),
+            policy::Policy::Stop => DeliverError::Gone(cause.context(
+                "the receiver wants no more webhooks; take the output out of the config, or \
+                 restart walmill to try again",
+            )),
+        })
     }
 }
 
-async fn judge(event: EventId, response: Response) -> Result<(), DeliverError> {
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    // Also where it is not needed: a connection whose answer was read can be used again.
-    let answer = excerpt(response).await;
-    let cause = anyhow!("answered {status}");
-    match status {
-        _ if status.is_success() => Ok(()),
-        StatusCode::GONE => Err(DeliverError::Gone(cause.context(
-            "the receiver wants no more webhooks; take the output out of the config, or restart \
-             walmill to try again",
-        ))),
-        StatusCode::PAYLOAD_TOO_LARGE => Err(DeliverError::Refused { event, cause, answer }),
-        _ => Err(DeliverError::Unavailable { cause, answer, retry_after }),
-    }
+fn unavailable(cause: anyhow::Error) -> DeliverError {
+    DeliverError::Unavailable { cause, answer: String::new(), retry_after: None }
 }
 
-/// The beginning of the answer's body. An answer that breaks off, or is no text, is as good as its
-/// status.
-async fn excerpt(mut response: Response) -> String {
-    let (mut kept, mut read) = (Vec::new(), 0);
-    while read < READ {
-        let Ok(Some(chunk)) = response.chunk().await else { break };
-        read += chunk.len();
-        let room = KEPT - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+/// The receiver will not take this. Of several events nobody knows which it means, so the first is
+/// tried by itself, then the others.
+fn refused(events: &[EventRecord], cause: anyhow::Error, answer: String) -> DeliverError {
+    match events {
+        [event] => DeliverError::Refused { event: event.id(), cause, answer },
+        _ => DeliverError::Unavailable { cause, answer, retry_after: None },
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }
 
 /// `Retry-After` in either of its forms: seconds, or a date.
@@ -165,6 +227,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderValue;
+
     use super::*;
 
     fn header(text: &str) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! The journal's blocks as batches of rows: only the tables that the pipeline takes, and of those
 //! only what lies behind its cursor.
 
+pub(super) mod copy;
 mod gap;
 mod place;
 
@@ -237,10 +238,7 @@ impl Changes {
     ) -> Result<(), FrameError> {
         match pgoutput::decode(frame)? {
             Message::Begin { final_lsn, time, xid } => {
-                let transaction = Transaction { commit: final_lsn, time, xid, ends: false };
-                place.transaction = Some(transaction);
-                place.ordinal = if place.block.part == 0 { 0 } else { place.block.ordinal };
-                batch.transactions.push(transaction);
+                batch.transactions.push(place.begin(final_lsn, time, xid));
             }
             Message::Commit { .. } => {
                 let open = place.transaction.take().ok_or("a commit without its begin")?;

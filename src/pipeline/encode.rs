@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::{json, tagged};
-use crate::model::event::{EventsBuilder, KEY_END};
+use crate::model::event::{EventsBuilder, KEY_END, REPLAYED};
 use crate::model::{EventId, Op};
 
 /// Writes events. It keeps what is the same for every event, and its scratch space.
@@ -22,6 +22,8 @@ pub struct Encoder {
     /// What differs from transaction to transaction: which one, and its text.
     transaction: Option<u32>,
     transaction_text: Vec<u8>,
+    /// What an event says that comes again; nothing for others.
+    again: &'static [u8],
 }
 
 impl Encoder {
@@ -31,12 +33,14 @@ impl Encoder {
         let mut head = b"{\"specversion\":\"1.0\",\"source\":".to_vec();
         json::string(&mut head, source.as_bytes());
         let (key, key_end, transaction_text) = (Vec::new(), Vec::new(), Vec::new());
-        Self { head, key, key_end, transaction: None, transaction_text }
+        Self { head, key, key_end, transaction: None, transaction_text, again: b"" }
     }
 
-    /// Forgets the transaction it wrote last: another batch counts its own.
-    pub fn start_batch(&mut self) {
+    /// Forgets the transaction it wrote last: another batch counts its own. `again`: its events
+    /// say that they are replayed.
+    pub fn start_batch(&mut self, again: bool) {
         self.transaction = None;
+        self.again = if again { REPLAYED } else { b"" };
     }
 
     /// Appends the row's event to its stream. `last`: nothing of its transaction follows there.
@@ -60,7 +64,7 @@ impl Encoder {
             write_key(&mut self.key_end, batch, table, row, row.old);
         }
         self.write_transaction(batch, row.transaction);
-        let Self { head, key, key_end, transaction_text, .. } = self;
+        let Self { head, key, key_end, transaction_text, again, .. } = self;
         let offset = batch.offset(row);
         out.push(
             offset,
@@ -86,6 +90,7 @@ impl Encoder {
                 if last {
                     out.extend_from_slice(b",\"txend\":true");
                 }
+                out.extend_from_slice(again);
                 out.extend_from_slice(b",\"data\":");
                 write_data(out, batch, table, row);
                 out.push(b'}');

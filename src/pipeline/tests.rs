@@ -4,6 +4,7 @@
 mod limits;
 mod replay;
 mod shadow;
+mod again;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,16 +7,18 @@ use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::OnError;
+use super::changes::copy;
 use super::encode::Encoder;
 use super::route::Streams;
 use super::rows::{Batch, Row, Tables};
 use super::stage::{Failure, Stage, StageError};
-use crate::model::EventId;
+use crate::model::attempt::Attempt;
 use crate::model::event::EventsBuilder;
+use crate::model::{EventId, clock};
 use crate::plugin::Plugin;
 use crate::plugin::registry::Plugins;
 use crate::store::dead_letter::{By, DeadLetter};
-use crate::store::{Origin, Outcome, Store};
+use crate::store::{Origin, Outcome, Store, StoreError};
 
 /// Why a batch could not be finished. Nothing of it is committed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,9 @@ pub enum TransformError {
     /// A plugin does not start.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// An event failed, and the pipeline is to stop then.
     #[error(
         "event {event} failed in plugin `{plugin}` ({version}): {reason}; the pipeline has \
@@ -68,6 +73,8 @@ pub struct Transform {
     voice: Voice,
     /// Plugins that broke on events of the last batch, and whether the pipeline stops for it.
     broken: Vec<(Arc<Plugin>, bool)>,
+    /// Whether the batch in hand goes over passed ground again.
+    again: bool,
 }
 
 impl Transform {
@@ -90,6 +97,7 @@ impl Transform {
             encoder: None,
             voice: Voice::default(),
             broken: Vec::new(),
+            again: false,
         }
     }
 
@@ -136,6 +144,19 @@ impl Transform {
         &mut self.tables
     }
 
+    /// Runs changes through the chain that have been through it before, perhaps under other
+    /// plugins. What fails is set aside, whatever the config says of failures: the pipeline's own
+    /// way through the journal does not depend on it.
+    ///
+    /// # Errors
+    /// A plugin does not start.
+    pub fn apply_again(&mut self, batch: Batch) -> Result<(Outcome, Counts), TransformError> {
+        self.again = true;
+        let done = self.apply(batch);
+        self.again = false;
+        done
+    }
+
     /// Runs every change through the chain.
     ///
     /// # Errors
@@ -148,7 +169,10 @@ impl Transform {
             let by = By::Schema { pipeline: self.pipeline.clone() };
             outcome.dead_letters.push(dead_letter(by, &batch, &self.tables, &row, reason));
         }
-        if let Err(error) = self.run_stages(&mut batch, &mut outcome, &mut counts) {
+        let run = self.run_stages(&mut batch, &mut outcome, &mut counts);
+        // The journal has them now, and may have let go of them when they are tried again.
+        let run = run.and_then(|()| Ok(copy::enclose(&self.store, &mut outcome.dead_letters)?));
+        if let Err(error) = run {
             self.stages.iter_mut().for_each(Stage::discard);
             return Err(error);
         }
@@ -190,7 +214,8 @@ impl Transform {
             }
             counts.dropped += report.dropped;
             for failure in report.failures {
-                match self.on_error {
+                let on_error = if self.again { OnError::DeadLetter } else { self.on_error };
+                match on_error {
                     OnError::Stop if !failure.rejected => return Err(stopped(batch, failure)),
                     OnError::Skip if !failure.rejected => {
                         self.voice.say(&self.pipeline, "skipped", batch, &failure);
@@ -211,7 +236,7 @@ impl Transform {
 
     fn encode(&mut self, batch: &Batch, outcome: &mut Outcome) {
         let encoder = self.encoder.get_or_insert_with(|| Encoder::new("/"));
-        encoder.start_batch();
+        encoder.start_batch(self.again);
         let last = last_of_transactions(batch, self.streams.count());
         let mut builders: Vec<EventsBuilder> = Vec::new();
         builders.resize_with(self.streams.count(), EventsBuilder::default);
@@ -291,12 +316,21 @@ fn dead_letter(by: By, batch: &Batch, tables: &Tables, row: &Row, reason: String
     let data = String::from_utf8(Encoder::data(batch, tables, row)).unwrap_or_default();
     // The encoder writes JSON; were it not so, the reason would still be kept.
     let payload = RawValue::from_string(data).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    let time = clock::now();
+    let error = match &by {
+        By::Plugin { plugin, version, .. } => format!("plugin `{plugin}` ({version}): {reason}"),
+        _ => reason.clone(),
+    };
     DeadLetter {
         event: event.to_string(),
         by,
         reason,
-        time: crate::model::clock::now(),
+        time,
         attempts: 1,
+        retrying: false,
+        tries: vec![Attempt { time, took_ms: 0, error, request: None, response: None }],
+        change: None,
+        key: None,
         payload,
     }
 }

@@ -1,25 +1,20 @@
-//! What can be asked about walmill itself: health, status, metrics, dead letters.
+//! What can be asked about walmill itself: health, status, metrics.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::problem::{Parameters, Problem};
+use super::problem::Problem;
 use super::{Latest, Server};
 use crate::metrics::Name;
 use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{ByteSize, Finding};
-use crate::store::dead_letter::DeadLetter;
-
-/// Dead letters of one answer, unless asked otherwise, and at most.
-const DEFAULT_LETTERS: usize = 100;
-const MAX_LETTERS: usize = 1000;
 
 /// `GET /livez`: this process answers.
 pub(super) async fn alive() -> Json<Value> {
@@ -90,6 +85,10 @@ fn snapshotting(progress: &SnapshotProgress) -> String {
 /// `GET /metrics`
 pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    // The age of the oldest dead letter grows by itself. If it cannot be read, the rest is shown.
+    if let Err(error) = server.state.store.measure_dead_letters() {
+        tracing::error!("measure the dead letters: {:#}", anyhow::Error::new(error));
+    }
     match server.state.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -155,37 +154,4 @@ pub(super) async fn pipelines(State(server): State<Arc<Server>>) -> Json<Value> 
 /// `GET /api/v1/outputs`
 pub(super) async fn outputs(State(server): State<Arc<Server>>) -> Json<Value> {
     Json(json!({ "outputs": latest(&server.state.outputs) }))
-}
-
-/// A dead letter and its number.
-#[derive(Debug, Serialize)]
-struct Letter {
-    id: u64,
-    #[serde(flatten)]
-    letter: DeadLetter,
-}
-
-/// `GET /api/v1/dlq`
-pub(super) async fn dead_letters(
-    State(server): State<Arc<Server>>,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let limit = match Parameters::read(&uri, &["limit"])?.get("limit").map(str::parse) {
-        None => DEFAULT_LETTERS,
-        Some(Ok(limit @ 1..=MAX_LETTERS)) => limit,
-        Some(_) => {
-            let message = format!("`limit` is a number from 1 to {MAX_LETTERS}");
-            return Err(Problem::bad_request(Finding::error("bad-limit", "limit", message)));
-        }
-    };
-    let letters = server.state.store.dead_letters(limit)?;
-    let letters = letters.into_iter().map(|(id, letter)| Letter { id, letter });
-    let letters: Vec<Letter> = letters.collect();
-    Ok(Json(Letters { dead_letters: letters }).into_response())
-}
-
-/// Not a `json!` value, which would take the payloads apart.
-#[derive(Debug, Serialize)]
-struct Letters {
-    dead_letters: Vec<Letter>,
 }

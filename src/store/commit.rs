@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use fjall::PersistMode;
+
 use super::dead_letter::DeadLetter;
 use super::schema::Hold;
 use super::stream::Stream;
@@ -9,6 +11,7 @@ use super::{Inner, StoreError};
 use crate::metrics::Name;
 use crate::model::Offset;
 use crate::model::event::Events;
+use crate::model::replay::Replay;
 
 /// What one batch of a pipeline leaves behind: all of it, or none.
 #[derive(Debug, Default)]
@@ -26,6 +29,19 @@ pub struct Outcome {
     pub dead_letters: Vec<DeadLetter>,
     /// The tables whose rows are set aside from now on, where that changed.
     pub holds: Option<Vec<Hold>>,
+    /// Set where this goes over ground that the cursor has passed.
+    pub again: Option<Again>,
+}
+
+/// What goes over passed ground again. Its events bear ids that their streams may have had, so they
+/// stand behind the newest event ([`Offset::again`]), and the cursor stays.
+#[derive(Debug, Clone)]
+pub enum Again {
+    /// A dead letter's change. The letter goes; where its change failed again, the first of
+    /// [`Outcome::dead_letters`] takes its place.
+    Letter(u64),
+    /// A replay, which is so far now.
+    Replay(Box<Replay>),
 }
 
 /// One write to a plugin's keyed state.
@@ -44,22 +60,43 @@ type Runs = (Arc<Stream>, Vec<Events>);
 
 impl Inner {
     pub(super) fn commit(&self, outcome: Outcome) -> Result<(), StoreError> {
-        let Outcome { pipeline, cursor, events, state, dead_letters, holds } = outcome;
+        let Outcome { pipeline, cursor, events, state, dead_letters, holds, again } = outcome;
         let mut batch = self.db.batch();
-        let runs = self.by_stream(&pipeline, events)?;
+        let mut runs = self.by_stream(&pipeline, events)?;
         // In the order of their names, so that two pipelines never wait for each other in a circle.
-        let _appending: Vec<_> = runs.iter().map(|(stream, _)| stream.appending()).collect();
+        let streams: Vec<_> = runs.iter().map(|(stream, _)| Arc::clone(stream)).collect();
+        let _appending: Vec<_> = streams.iter().map(|stream| stream.appending()).collect();
+        if again.is_some() {
+            runs.iter_mut().try_for_each(|(stream, runs)| stream.place_again(runs))?;
+            // Readers may see them before a sync. After a power cut they could come again at other
+            // places, so that a reader who goes on from one of these would miss what is there then.
+            batch = batch.durability(Some(PersistMode::SyncAll));
+        }
         let mut written = Vec::with_capacity(runs.len());
         for (stream, runs) in &runs {
             written.push((stream, stream.append(&mut batch, runs)?));
         }
         self.states.write(&mut batch, state);
-        self.dead_letters.write(&mut batch, &dead_letters)?;
+        // A person may drop a letter, or end a replay, meanwhile.
+        let changing =
+            again.is_some().then(|| (self.dead_letters.changing(), self.replays.changing()));
+        let delta = match again {
+            Some(Again::Letter(id)) => self.dead_letters.settle(&mut batch, id, &dead_letters)?,
+            Some(Again::Replay(replay)) => {
+                self.replays.advance(&mut batch, &replay)?;
+                self.dead_letters.write(&mut batch, &dead_letters)?
+            }
+            None => {
+                self.checkpoints.set_pipeline(&mut batch, &pipeline, cursor);
+                self.dead_letters.write(&mut batch, &dead_letters)?
+            }
+        };
         if let Some(holds) = holds {
             self.schemas.write_holds(&mut batch, &pipeline, &holds)?;
         }
-        self.checkpoints.set_pipeline(&mut batch, &pipeline, cursor);
         batch.commit()?;
+        self.dead_letters.wrote(delta);
+        drop(changing);
         self.metrics.dead_letters.inc_by(dead_letters.len() as u64);
         for (stream, entries) in written {
             stream.wrote(entries)?;

@@ -304,7 +304,7 @@ impl Log {
 
     /// The first entry that may be cut at and that `keep` says to keep; it must say so of every
     /// entry behind one of which it does. The newest is found if there is no other.
-    fn find(&self, keep: impl Fn(&Header) -> bool) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn find(&self, keep: impl Fn(&Header) -> bool) -> Result<Option<Entry>, StoreError> {
         let newest = self.ends().newest;
         let (Some(newest), Some(first)) = (newest, self.first()?) else { return Ok(None) };
         if keep(&first.header) {

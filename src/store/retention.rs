@@ -184,6 +184,7 @@ impl Inner {
                 }
             };
             let done = done.unwrap_or(Offset::START);
+            let done = self.replays.needs(reader)?.map_or(done, |needed| needed.min(done));
             let held = logs.iter_mut().find(|held| held.log.name() == log);
             if let Some(held) = held
                 && held.by.as_ref().is_none_or(|(slowest, _)| done < *slowest)
@@ -223,7 +224,8 @@ impl Janitor {
 fn run(store: &Weak<Inner>, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         let Some(store) = store.upgrade() else { return };
-        if let Err(error) = store.retain(clock::now()) {
+        let now = clock::now();
+        if let Err(error) = store.retain(now).and_then(|()| store.retain_dead_letters(now)) {
             let error = anyhow::Error::from(error);
             tracing::error!("remove what is old from the store: {error:#}");
             return;

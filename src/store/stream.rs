@@ -132,6 +132,19 @@ impl Stream {
         self.appending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives events that come again the next places, while [`Stream::appending`] is held.
+    pub(super) fn place_again(&self, runs: &mut [Events]) -> Result<(), StoreError> {
+        let mut head = *self.head.borrow();
+        for run in runs.iter_mut().filter(|run| run.count > 0) {
+            *run = run.again_behind(head).map_err(|_| {
+                let what = format!("stream {}: no place for what comes again", self.name);
+                StoreError::OutOfOrder(what)
+            })?;
+            head = run.last;
+        }
+        Ok(())
+    }
+
     /// Puts runs of events into a batch, while [`Stream::appending`] is held.
     pub(super) fn append(
         &self,

@@ -19,6 +19,10 @@ fn letter(event: &str) -> DeadLetter {
         reason: "410 Gone".into(),
         time: 5,
         attempts: 3,
+        retrying: false,
+        tries: Vec::new(),
+        change: None,
+        key: None,
         payload: RawValue::from_string("{\"a\":1}".into()).unwrap(),
     }
 }

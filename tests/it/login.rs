@@ -3,7 +3,7 @@
 mod environment;
 pub mod hosts;
 mod rogue;
-mod tls;
+pub mod tls;
 
 use std::path::Path;
 

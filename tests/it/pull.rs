@@ -171,6 +171,10 @@ async fn the_status_shows_source_streams_and_dead_letters() {
         reason: "no such stream".into(),
         time: 1,
         attempts: 1,
+        retrying: false,
+        tries: Vec::new(),
+        change: None,
+        key: None,
         payload: serde_json::value::RawValue::from_string(payload.into()).unwrap(),
     };
     let outcome = Outcome {

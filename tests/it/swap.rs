@@ -14,7 +14,7 @@ const SWAPS: u32 = 100;
 /// Rows that mark the end.
 const END: i64 = 1_000_000_000;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [source]
 url = "DATABASE"
 tables = ["public.ticks"]
@@ -86,7 +86,7 @@ async fn a_hundred_swaps_under_load_lose_double_and_mix_nothing() {
     assert_eq!(different, (0..=SWAPS).collect::<Vec<_>>(), "each version saw events");
 }
 
-async fn in_force_after(walmill: &Walmill, before: u64) -> u64 {
+pub async fn in_force_after(walmill: &Walmill, before: u64) -> u64 {
     let generation = |plugins: &Value| find(plugins, "generation").as_u64().unwrap_or(0);
     walmill.wait_for("/api/v1/plugins", |plugins| generation(plugins) > before).await;
     generation(&walmill.json("/api/v1/plugins").await)

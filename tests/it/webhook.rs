@@ -1,7 +1,12 @@
 //! Webhooks: what a receiver gets from a store, whatever the receiver does.
 
 mod barrier;
+mod libraries;
+mod modes;
 mod receiver;
+mod replay;
+mod schedule;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -19,7 +24,7 @@ use walmill::model::status::OutputStatus;
 use walmill::model::{EventId, EventsBuilder, Lsn, Offset};
 use walmill::output::deliver;
 use walmill::output::webhook::{self, Webhook};
-use walmill::store::dead_letter::By;
+use walmill::store::dead_letter::{By, Filter};
 use walmill::store::{self, Outcome, Store, StoreError};
 
 const SECRET: &str = "whsec_d2FsbWlsbCB0ZXN0cyBzaWduIHdpdGggdGhpcyE=";
@@ -351,6 +356,51 @@ async fn what_is_given_up_becomes_a_dead_letter_and_its_key_goes_on() {
 }
 
 #[tokio::test]
+async fn a_letter_is_delivered_again_under_its_id_and_goes_only_when_it_is_taken() {
+    let mut streams = Streams::new();
+    let healed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = healed.clone();
+    let receiver = Receiver::start(move |_| match flag.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Reply::Status(200),
+        false => Reply::Full(422, "X-Seen: b3ar3r-t0ken\r\n".into(), "b3ar3r-t0ken?".into()),
+    })
+    .await;
+    let sent = streams.commit("orders", &["a"]);
+    let more = "retry.max_attempts = 1\nheaders = { Authorization = 'Bearer b3ar3r-t0ken' }";
+    let output = Output::start(&streams, &receiver, more);
+    until("it is given up", || streams.checkpoint("orders") == sent.last().copied()).await;
+    let letter = || streams.store.dead_letter(1).unwrap();
+    let retry = || {
+        let all = Filter { all: true, ..Filter::default() };
+        streams.store.retry_dead_letters(&all, |_| true).expect("it is marked")
+    };
+    assert_eq!(retry().ids, [1]);
+    until("it failed again", || letter().is_some_and(|letter| !letter.retrying)).await;
+    let kept = letter().unwrap();
+    assert_eq!((kept.attempts, kept.tries.len()), (2, 2));
+    for attempt in &kept.tries {
+        let request = attempt.request.as_ref().expect("what was sent");
+        let response = attempt.response.as_ref().expect("what came back");
+        assert_eq!((request.method.as_str(), response.status), ("POST", 422));
+        assert_eq!(request.headers["webhook-id"], ids(&sent)[0]);
+        assert_eq!(request.headers["authorization"], "***");
+        assert_eq!((response.body.as_str(), &*response.headers["x-seen"]), ("***?", "***"));
+    }
+    healed.store(true, std::sync::atomic::Ordering::SeqCst);
+    retry();
+    until("it is taken", || letter().is_none()).await;
+    output.stop().await;
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|request| request.id() == ids(&sent)[0]));
+    let replayed = |request: &Request| {
+        serde_json::from_slice::<serde_json::Value>(&request.body).unwrap()["replayed"] == true
+    };
+    assert_eq!(requests.iter().map(replayed).collect::<Vec<_>>(), [false, true, true]);
+    assert!(signed_with(&requests[2], SECRET));
+}
+
+#[tokio::test]
 async fn an_event_is_given_up_after_its_time_however_few_its_tries() {
     let mut streams = Streams::new();
     let receiver = Receiver::start(|_| Reply::Reset).await;
@@ -460,14 +510,16 @@ async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_connected_to() 
     let mut streams = Streams::new();
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
     streams.commit("orders", &["a"]);
-    let config = format!(
-        "name = 'billing'\nstreams = ['orders']\nurl = 'http://localhost:{}'\nsecret = '{SECRET}'",
-        receiver.port
-    );
-    let output = Output::with(&streams, &config);
-    let error = output.error().await;
-    assert!(error.contains("is no public address"), "{error}");
-    output.stop().await;
+    for name in ["localhost", "LOCALHOST"] {
+        let config = format!(
+            "name = 'billing'\nstreams = ['orders']\nurl = 'http://{name}:{}'\nsecret = '{SECRET}'",
+            receiver.port
+        );
+        let output = Output::with(&streams, &config);
+        let error = output.error().await;
+        assert!(error.contains("is no public address"), "{name}: {error}");
+        output.stop().await;
+    }
     assert_eq!(receiver.requests().len(), 0);
 }
 

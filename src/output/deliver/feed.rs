@@ -1,14 +1,18 @@
 //! One stream as an output reads it: from its checkpoint, a run at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::barrier::Line;
+use super::replay::Again;
 use super::window::Window;
 use super::{Config, StartFrom};
 use crate::model::event::Events;
+use crate::model::replay::{Part, Replay};
 use crate::model::{EventRecord, Lsn, Offset};
+use crate::store::failing::Failing;
 use crate::store::stream::{Read, Stream};
 use crate::store::{Store, StoreError};
 
@@ -23,6 +27,10 @@ pub struct Feed {
     pub window: Window,
     /// What of that is held back by a barrier, and what is not.
     pub line: Line<(u64, EventRecord)>,
+    /// What was failing before a restart.
+    pub past: HashMap<Offset, Failing>,
+    /// What of it is delivered again, because a person wants that.
+    pub again: Option<Again>,
     /// Whether there may be more to read than has been.
     pub more: bool,
 }
@@ -41,21 +49,43 @@ impl Feed {
         let (store, output) = (store.clone(), config.name.clone());
         let latest = config.from == StartFrom::Latest && !while_running;
         let name = stream.name().to_owned();
-        let checkpoint = blocking(move || match (store.checkpoint(&output, &name)?, latest) {
-            (Some(checkpoint), _) => Ok(checkpoint),
-            (None, false) => Ok(Offset::START),
-            (None, true) => {
-                store.save_checkpoint(&output, &name, newest, Vec::new()).map(|()| newest)
-            }
+        let opened = blocking(move || {
+            let checkpoint = match (store.checkpoint(&output, &name)?, latest) {
+                (Some(checkpoint), _) => checkpoint,
+                (None, false) => Offset::START,
+                (None, true) => {
+                    store.save_checkpoint(&output, &name, newest, Vec::new())?;
+                    newest
+                }
+            };
+            let past = store.failing(&output, &name, checkpoint)?;
+            let replay = store.replay(&Part::Output(output))?.filter(Replay::is_open);
+            let again = replay.and_then(|replay| Again::of(&replay, &name));
+            Ok::<_, StoreError>((checkpoint, past.into_iter().collect(), again))
         });
-        let checkpoint = checkpoint.await?;
+        let (checkpoint, past, again) = opened.await?;
         let (window, line) = (Window::default(), Line::default());
-        Ok(Self { stream, head, read: checkpoint, checkpoint, window, line, more: true })
+        Ok(Self {
+            stream,
+            head,
+            read: checkpoint,
+            checkpoint,
+            window,
+            line,
+            past,
+            again,
+            more: true,
+        })
     }
 
     /// The stream's name.
     pub fn name(&self) -> &str {
         self.stream.name()
+    }
+
+    /// Everything up to here is done.
+    pub fn checkpoint(&self) -> Offset {
+        self.checkpoint
     }
 
     /// Becomes ready when the stream has something behind what has been read.
@@ -114,8 +144,21 @@ impl Feed {
                 return Err(StoreError::Damaged { what });
             }
         }
-        self.window.begin_run(run.bytes.len());
-        Ok(events.into_iter().map(|event| (self.window.push(event.offset), event)).collect())
+        let (mut taken, again) = (Vec::with_capacity(events.len()), self.again.as_ref());
+        let skips = |event: &EventRecord| again.is_some_and(|again| again.skips(event));
+        if !events.iter().all(skips) {
+            self.window.begin_run(run.bytes.len());
+        }
+        for event in events {
+            if skips(&event) {
+                self.window.push_done(event.offset);
+                continue;
+            }
+            let replayed = again.is_some_and(|again| event.offset <= again.until);
+            let seq = self.window.push(event.offset);
+            taken.push((seq, if replayed { event.replayed() } else { event }));
+        }
+        Ok(taken)
     }
 
     fn skip_to(&mut self, purged: Offset) {
@@ -131,7 +174,7 @@ impl Feed {
 }
 
 /// Runs a read or write of the store where it may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::model::EventRecord;
+use crate::model::{EventRecord, Offset};
 use crate::output::Batch;
 
 /// A lane, by the hash of what its events have in common. Two keys with the same hash share a lane,
@@ -47,6 +47,8 @@ pub struct Lanes {
     failing: usize,
     /// Bytes of events that were copied out of their runs.
     copied: usize,
+    /// Places of events that left their runs since [`Lanes::released`] was asked.
+    released: Vec<Place>,
     hasher: RandomState,
 }
 
@@ -71,10 +73,23 @@ enum Entry {
     Also(LaneId),
 }
 
+/// What became of an event before a restart.
+#[derive(Debug, Clone, Copy)]
+pub struct Past {
+    /// Tries that failed.
+    pub attempts: u32,
+    /// When it was first tried.
+    pub first_try: Instant,
+    /// When it is to be tried next.
+    pub due: Instant,
+}
+
 #[derive(Debug)]
 struct Pending {
     place: Place,
     event: EventRecord,
+    /// Until it is the first of its lane.
+    past: Option<Past>,
     /// The lane in which its other key waits for it.
     also: Option<LaneId>,
     /// Whether it has left the run that it was read in.
@@ -90,13 +105,25 @@ impl Lanes {
     /// Adds an event at the end of its lane; and of another, where it is about two keys. Then it
     /// goes once it is the first of both, and what is behind it in both waits for it. Every event
     /// joins its lanes at once, so two of them never wait for each other.
-    pub fn push(&mut self, (id, also): (LaneId, Option<LaneId>), place: Place, event: EventRecord) {
+    #[cfg(test)]
+    pub fn push(&mut self, lanes: (LaneId, Option<LaneId>), place: Place, event: EventRecord) {
+        self.push_with(lanes, place, event, None);
+    }
+
+    /// Adds an event that was tried before a restart: it goes on where it was on its schedule.
+    pub fn push_with(
+        &mut self,
+        (id, also): (LaneId, Option<LaneId>),
+        place: Place,
+        event: EventRecord,
+        past: Option<Past>,
+    ) {
         let also = also.filter(|also| *also != id);
         if let Some(also) = also {
             self.lanes.entry(also).or_default().queue.push_back(Entry::Also(id));
         }
         let lane = self.lanes.entry(id).or_default();
-        lane.queue.push_back(Entry::Event(Pending { place, event, also, copied: false }));
+        lane.queue.push_back(Entry::Event(Pending { place, event, past, also, copied: false }));
         if lane.queue.len() == 1 {
             let ready = self.ready_by(id);
             self.ready.extend(ready);
@@ -131,6 +158,15 @@ impl Lanes {
         let mut taking = Taking { limit, bytes: 0, taken: Vec::new() };
         while let Some(id) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            if let Some(due) = lane.resume() {
+                self.failing += 1;
+                if due > now {
+                    let places = self.retry(id, due);
+                    self.released.extend(places);
+                    continue;
+                }
+            }
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
             let alone = lane.attempts > 0;
             if alone && !taking.taken.is_empty() || !lane.send(id, now, &mut taking) {
                 self.ready.push_front(id);
@@ -143,6 +179,28 @@ impl Lanes {
         let mut taken = taking.taken;
         taken.sort_unstable_by_key(|(place, ..)| *place);
         taken.into_iter().map(|(_, id, event)| (id, event)).collect()
+    }
+
+    /// Places of events that no longer keep a run in memory, since the last time.
+    pub fn released(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// How many events may be sent, and their bytes, as far as is worth knowing for a batch.
+    #[must_use]
+    pub fn ready(&self, limit: Batch) -> (usize, usize) {
+        let (mut events, mut bytes) = (0, 0);
+        for lane in self.ready.iter().filter_map(|id| self.lanes.get(id)) {
+            for entry in &lane.queue {
+                let Entry::Event(pending) = entry else { break };
+                events += 1;
+                bytes += pending.event.json.len();
+                if events >= limit.events.get() || bytes >= limit.bytes {
+                    return (events, bytes);
+                }
+            }
+        }
+        (events, bytes)
     }
 
     /// What is still under way of these lanes was not tried, and is ready again.
@@ -161,6 +219,15 @@ impl Lanes {
         match self.ready.is_empty() {
             false => Some(now),
             true => self.waiting.first().map(|(due, _)| *due),
+        }
+    }
+
+    /// The lane's first event: where it came from, and its place in its stream.
+    #[must_use]
+    pub fn first(&self, id: LaneId) -> Option<(Place, Offset)> {
+        match self.lanes.get(&id)?.queue.front()? {
+            Entry::Event(pending) => Some((pending.place, pending.event.offset)),
+            Entry::Also(_) => None,
         }
     }
 
@@ -277,6 +344,14 @@ impl Taking {
 }
 
 impl Lane {
+    /// Goes on with its first event where it was before a restart: when it is due.
+    fn resume(&mut self) -> Option<Instant> {
+        let Some(Entry::Event(pending)) = self.queue.front_mut() else { return None };
+        let past = pending.past.take()?;
+        (self.attempts, self.first_try) = (past.attempts, Some(past.first_try));
+        Some(past.due)
+    }
+
     /// Puts its first event into a batch, and those behind it that are of this lane only. False if
     /// there was no room for the first.
     fn send(&mut self, id: LaneId, now: Instant, taking: &mut Taking) -> bool {
@@ -284,7 +359,8 @@ impl Lane {
         for entry in &self.queue {
             let Entry::Event(pending) = entry else { break };
             let first = self.under_way == 0;
-            if !first && (alone || pending.also.is_some()) || !taking.add(id, pending) {
+            let own = pending.also.is_some() || pending.past.is_some();
+            if !first && (alone || own) || !taking.add(id, pending) {
                 break;
             }
             self.under_way += 1;

@@ -10,8 +10,10 @@ use url::Url;
 
 use super::SigningKey;
 use super::guard;
+use super::message::Mode;
+use super::policy::Policies;
 use crate::model::pattern::Glob;
-use crate::model::{Period, Secret};
+use crate::model::{ByteSize, Period, Secret};
 use crate::output::deliver::{self, Ordering, Retry, StartFrom};
 
 /// One `[[output.webhook]]`.
@@ -27,8 +29,20 @@ pub struct Config {
     /// Every event is signed with each of them, so that a receiver can change over. Empty only if
     /// the config says `unsigned = true`.
     pub keys: Vec<SigningKey>,
+    /// How events are written.
+    pub mode: Mode,
+    /// How many go together, with `mode = "batch"`.
+    pub batch: Batching,
     /// A try that takes longer has failed.
     pub timeout: Period,
+    /// A connection that takes longer has failed.
+    pub connect_timeout: Period,
+    /// An answer that does not begin by then has failed.
+    pub header_timeout: Period,
+    /// What an answer's status means.
+    pub on_status: Policies,
+    /// Certificates, where the receiver wants to see one or has one of its own making.
+    pub tls: Tls,
     /// Sent along with every event.
     pub headers: Headers,
     /// Whether private, local and other special addresses may be connected to.
@@ -70,8 +84,17 @@ struct Section {
     secrets: Vec<SigningKey>,
     #[serde(default)]
     unsigned: bool,
+    #[serde(default)]
+    mode: Mode,
+    batch: Option<Batching>,
     #[serde(default = "fifteen_seconds")]
     timeout: Period,
+    connect_timeout: Option<Period>,
+    header_timeout: Option<Period>,
+    #[serde(default)]
+    on_status: Policies,
+    #[serde(default)]
+    tls: Tls,
     #[serde(default)]
     headers: Headers,
     #[serde(default)]
@@ -85,6 +108,43 @@ struct Section {
     #[serde(default)]
     from: StartFrom,
 }
+
+/// `batch = { events = 100, bytes = "1MiB", linger = "100ms" }`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batching {
+    /// At most so many events.
+    pub events: NonZeroUsize,
+    /// At most so many bytes, unless one event alone has more.
+    pub bytes: ByteSize,
+    /// How long a batch that is not full waits for more.
+    pub linger: Period,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self {
+            events: const { NonZeroUsize::new(100).unwrap() },
+            bytes: ByteSize::new(1 << 20),
+            linger: Period::from_millis(100),
+        }
+    }
+}
+
+/// `tls = { certificate = { file = "walmill.pem" }, key = { file = "walmill.key" } }`, in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// What walmill shows, the whole chain.
+    pub certificate: Option<Secret>,
+    /// Its key.
+    pub key: Option<Secret>,
+    /// Who may have signed the receiver's certificate, beside those that the system trusts.
+    pub ca: Option<Secret>,
+}
+
+/// A connection takes no longer, whatever the timeout for the whole is.
+const TEN_SECONDS: Period = Period::from_millis(10_000);
 
 fn fifteen_seconds() -> Period {
     Period::from_millis(15_000)
@@ -105,6 +165,12 @@ impl TryFrom<Section> for Config {
         if section.streams.is_empty() {
             return Err(format!("output {name} has no streams, so it would deliver nothing"));
         }
+        if section.batch.is_some() && section.mode != Mode::Batch {
+            return Err(format!("output {name} has a `batch`, which needs `mode = \"batch\"`"));
+        }
+        if section.tls.certificate.is_some() != section.tls.key.is_some() {
+            return Err(format!("output {name}: `tls` needs `certificate` and `key` together"));
+        }
         if !section.allow_private {
             section.url.check_address().map_err(|why| format!("output {name}: {why}"))?;
         }
@@ -120,7 +186,13 @@ impl TryFrom<Section> for Config {
                 streams: section.streams,
                 url: section.url,
                 keys,
+                mode: section.mode,
+                batch: section.batch.unwrap_or_default(),
                 timeout: section.timeout,
+                connect_timeout: section.connect_timeout.unwrap_or(TEN_SECONDS),
+                header_timeout: section.header_timeout.unwrap_or(section.timeout),
+                on_status: section.on_status,
+                tls: section.tls,
                 headers: section.headers,
                 allow_private: section.allow_private,
                 concurrency: section.concurrency,
@@ -188,13 +260,14 @@ impl fmt::Debug for Endpoint {
 pub struct Headers(pub(super) HeaderMap);
 
 /// Names that walmill, or HTTP, needs for itself.
-const TAKEN: [&str; 9] = [
+const TAKEN: [&str; 10] = [
     "connection",
     "content-length",
     "content-type",
     "host",
     "te",
     "transfer-encoding",
+    "walmill-replayed",
     "webhook-id",
     "webhook-signature",
     "webhook-timestamp",
@@ -208,7 +281,7 @@ impl TryFrom<BTreeMap<String, Secret>> for Headers {
         for (name, secret) in headers {
             let header: HeaderName =
                 name.parse().map_err(|_| format!("`{name}` is no name of a header"))?;
-            if TAKEN.contains(&header.as_str()) {
+            if TAKEN.contains(&header.as_str()) || header.as_str().starts_with("ce-") {
                 return Err(format!("header {name} is walmill's own"));
             }
             let mut value = HeaderValue::from_str(secret.reveal())

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::ChangesError;
-use crate::model::Offset;
+use crate::model::{Lsn, Offset};
 use crate::pgoutput;
 use crate::pipeline::rows::Transaction;
 use crate::store::StoreError;
@@ -20,6 +20,14 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(block: Block) -> Self {
         Self { rest: block.frames.clone(), ordinal: block.ordinal, block, transaction: None }
+    }
+
+    /// A transaction begins, or goes on in this block.
+    pub(super) fn begin(&mut self, commit: Lsn, time: i64, xid: u32) -> Transaction {
+        let transaction = Transaction { commit, time, xid, ends: false };
+        self.transaction = Some(transaction);
+        self.ordinal = if self.block.part == 0 { 0 } else { self.block.ordinal };
+        transaction
     }
 
     pub(super) fn next_frame(&mut self) -> Option<Bytes> {

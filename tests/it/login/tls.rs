@@ -8,7 +8,7 @@ use walmill::cluster::{Cluster, Options};
 use super::{complains, enters, folder, shown};
 
 /// An authority of ours, a stranger, and what they signed.
-struct Certificates(TempDir);
+pub struct Certificates(TempDir);
 
 const SCRIPT: &str = r"set -e
 openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca
@@ -44,7 +44,7 @@ chmod 0644 open.key";
 
 impl Certificates {
     /// None where there is no openssl.
-    fn make() -> Option<Self> {
+    pub fn make() -> Option<Self> {
         let folder = folder();
         let made = Command::new("sh").args(["-c", SCRIPT]).current_dir(&folder).output().ok()?;
         if !made.status.success() {
@@ -54,7 +54,7 @@ impl Certificates {
         Some(Self(folder))
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         shown(&self.0.path().join(name))
     }
 

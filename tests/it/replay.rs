@@ -1,0 +1,128 @@
+//! Replays: a pipeline or an output goes over what it has done again.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::process::Walmill;
+use crate::support::{clients, cluster, connect, execute};
+use crate::support::stamp::{save, stamp};
+use crate::swap::{CONFIG, in_force_after};
+
+/// Runs a command of walmill's beside the one that runs: its exit code, stdout and stderr.
+fn walmill(of: &Walmill, arguments: &[&str]) -> (i32, String, String) {
+    let ran = Command::new(env!("CARGO_BIN_EXE_walmill"))
+        .args(arguments)
+        .arg("--config")
+        .arg(of.folder().join("walmill.toml"))
+        .output()
+        .expect("run walmill");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (ran.status.code().unwrap_or(-1), text(ran.stdout), text(ran.stderr))
+}
+
+/// A walmill whose plugin, version 1, has seen the rows 1 to 6, one transaction for each.
+async fn with_six_rows(cluster: &walmill::cluster::Cluster) -> (Walmill, Vec<Value>) {
+    let database = connect(cluster).await;
+    execute(&database, "CREATE TABLE ticks (id bigint PRIMARY KEY)").await;
+    let mut running = Walmill::prepare(CONFIG, &cluster.url());
+    save(running.folder(), &stamp(1), true);
+    running.launch();
+    running.ready().await;
+    for row in 1..=6 {
+        execute(&database, &format!("INSERT INTO ticks VALUES ({row})")).await;
+    }
+    let events = clients::sse(running.port(), "ticks", |events| events.len() == 6).await;
+    (running, events)
+}
+
+/// What tells events apart: row, version of the plugin, whether it is replayed.
+fn told(events: &[Value]) -> Vec<(i64, String, bool)> {
+    let tell = |event: &Value| {
+        let record = &event["data"]["record"];
+        let version = record["version"].as_str().unwrap_or_default().to_owned();
+        (record["id"].as_i64().unwrap_or(-1), version, event["replayed"] == true)
+    };
+    events.iter().map(tell).collect()
+}
+
+fn id(event: &Value) -> &str {
+    event["id"].as_str().expect("an id")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_is_rewound_after_a_bad_plugin_by_one_command() {
+    let cluster = cluster();
+    let (running, first) = with_six_rows(&cluster).await;
+    save(running.folder(), &stamp(2), true);
+    in_force_after(&running, 1).await;
+    let from = first[2]["lsn"].as_str().expect("an LSN");
+    let (code, out, err) = walmill(&running, &["replay", "--pipeline", "ticks", "--from", from]);
+    assert!(code == 0 && out.contains("done") && out.contains("4 events"), "{out}{err}");
+    let database = connect(&cluster).await;
+    execute(&database, "INSERT INTO ticks VALUES (7)").await;
+    let events = clients::sse(running.port(), "ticks", |events| events.len() == 11).await;
+    let old = (1..=6).map(|row| (row, "v001".to_owned(), false));
+    let again = (3..=6).map(|row| (row, "v002".to_owned(), true));
+    let expected: Vec<_> = old.chain(again).chain([(7, "v002".to_owned(), false)]).collect();
+    assert_eq!(told(&events), expected);
+    for (again, before) in events[6..10].iter().zip(&first[2..]) {
+        assert_eq!(id(again), id(before), "the same id");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_can_begin_and_end_at_an_lsn_a_time_an_event_or_a_cursor() {
+    let cluster = cluster();
+    let (running, first) = with_six_rows(&cluster).await;
+    let of = |row: usize, key: &str| first[row - 1][key].as_str().expect(key).to_owned();
+    let page = running.json("/v1/streams/ticks/events?after=earliest&limit=3").await;
+    let cursor = page["next"].as_str().expect("a cursor").to_owned();
+    let mut seen = first.len();
+    for (from, to, rows) in [
+        (of(2, "lsn"), of(3, "lsn"), 2..=3),
+        (of(2, "time"), of(4, "time"), 2..=4),
+        (of(5, "id"), of(5, "id"), 5..=5),
+        (cursor, of(5, "id"), 4..=5),
+    ] {
+        let (code, out, err) =
+            walmill(&running, &["replay", "--pipeline", "ticks", "--from", &from, "--to", &to]);
+        assert_eq!(code, 0, "{from} to {to}: {out}{err}");
+        let more = rows.clone().count();
+        let enough = seen + more;
+        let events = clients::sse(running.port(), "ticks", |all| all.len() == enough).await;
+        let again: Vec<i64> = told(&events[seen..]).iter().map(|(row, ..)| *row).collect();
+        assert_eq!(again, rows.collect::<Vec<_>>(), "{from} to {to}");
+        seen = enough;
+    }
+    for (from, why) in [("yesterday", "is no place"), ("latest", "nothing was done")] {
+        let (code, _, err) = walmill(&running, &["replay", "--pipeline", "ticks", "--from", from]);
+        assert!(code == 1 && err.contains(why), "{err}");
+    }
+    let (code, _, err) = walmill(&running, &["replay", "--pipeline", "tick", "--from", "earliest"]);
+    assert!(code == 1 && err.contains("did you mean `ticks`?"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_a_crash_interrupts_goes_on_and_doubles_nothing() {
+    let cluster = cluster();
+    let (mut running, _) = with_six_rows(&cluster).await;
+    let database = connect(&cluster).await;
+    execute(&database, "INSERT INTO ticks SELECT generate_series(7, 30000)").await;
+    let end = |events: &[Value]| told(events).last().is_some_and(|(row, ..)| *row == 30_000);
+    clients::sse(running.port(), "ticks", end).await;
+    let ask = ["replay", "--pipeline", "ticks", "--from", "earliest", "--no-wait"];
+    assert_eq!(walmill(&running, &ask).0, 0);
+    running.kill();
+    running.launch();
+    running.ready().await;
+    let done = |answer: &Value| answer["replays"][0]["state"] == "done";
+    running.wait_for("/api/v1/replay", done).await;
+    execute(&database, "INSERT INTO ticks VALUES (30001)").await;
+    let end = |events: &[Value]| told(events).last().is_some_and(|(row, ..)| *row == 30_001);
+    let events = clients::sse(running.port(), "ticks", end).await;
+    let replayed: Vec<i64> =
+        told(&events).iter().filter(|(.., again)| *again).map(|(row, ..)| *row).collect();
+    assert_eq!(replayed, (1..=30_000).collect::<Vec<_>>());
+    assert_eq!(running.json("/api/v1/replay").await["replays"][0]["events"], json!(30_000));
+}
