@@ -3,7 +3,7 @@
 //! Shutdown runs the way the data does: the source stops and lets go of the journal, the journal
 //! syncs what it was given, the pipelines read to its end, and then the store closes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use tracing::info;
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
+use crate::model::access::Authorize;
 use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
 use crate::output::{self, Output, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
+use crate::plugin::authorizer::Authorizer;
 use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
 use crate::plugin::{Engine, Role};
@@ -51,7 +53,9 @@ impl From<anyhow::Error> for AppError {
 /// Loads every plugin of the config as `run` would, and says what does not.
 #[must_use]
 pub fn check_plugins(config: &Config) -> Vec<Finding> {
-    match open_plugins(config, None, Arc::new(Metrics::new())) {
+    let opened = open_plugins(config, None, Arc::new(Metrics::new()))
+        .and_then(|registry| open_authorizers(config, &registry));
+    match opened {
         Ok(_) => Vec::new(),
         Err(AppError::Config(findings)) => findings,
         Err(AppError::Environment(finding)) => vec![finding],
@@ -76,6 +80,23 @@ fn open_plugins(
     })?;
     let misplaced = misplaced_plugins(config, &registry);
     if misplaced.is_empty() { Ok(registry) } else { Err(AppError::Config(misplaced)) }
+}
+
+/// The plugins that decide about readers, by name.
+fn open_authorizers(
+    config: &Config,
+    registry: &Registry,
+) -> Result<BTreeMap<String, Arc<dyn Authorize>>, AppError> {
+    let rules = config.server.auth.rules.iter().enumerate();
+    let named = rules.filter_map(|(at, rule)| Some((at, rule.authorizer.as_ref()?)));
+    let open = |(at, name): (usize, &String)| match Authorizer::new(registry, name) {
+        Ok(authorizer) => Ok((name.clone(), Arc::new(authorizer) as Arc<dyn Authorize>)),
+        Err(error) => {
+            let path = format!("server.auth.rules[{at}].authorizer");
+            Err(AppError::Config(vec![Finding::error("plugin", path, error.to_string())]))
+        }
+    };
+    named.map(open).collect()
 }
 
 /// Authorizers that stand in a pipeline: only their files say that they are such.
@@ -212,6 +233,7 @@ impl Parts {
             ),
         );
         self.start_watch(&mut tasks)?;
+        let authorizers = open_authorizers(&self.config, &self.registry)?;
         let state = server::State {
             store: self.store,
             metrics: self.metrics,
@@ -220,6 +242,7 @@ impl Parts {
             plugins: self.registry.statuses(),
             pipelines,
             outputs,
+            authorizers,
         };
         let served = server::serve(listener, self.config.server, state, self.shutdown);
         tasks.spawn("server", async move {

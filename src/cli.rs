@@ -10,7 +10,9 @@ mod doctor;
 mod init;
 mod pipeline;
 mod run;
+mod secret;
 mod slot;
+mod token;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -48,6 +50,10 @@ enum Command {
     Pipeline(pipeline::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
+    /// Make a secret: for webhooks, an API key, JWTs.
+    Secret(secret::Arguments),
+    /// Make a JWT to try things out, or see what is in one.
+    Token(token::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
 }
@@ -133,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
+        Command::Secret(arguments) => secret::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

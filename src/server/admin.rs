@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Server;
+use super::auth::Reader;
 use super::problem::{Parameters, Problem, name_in_path};
 use crate::metrics::Name;
 use crate::model::status::{PluginStatus, SnapshotProgress, SourceState, SourceStatus};
@@ -99,12 +100,17 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
 }
 
 /// `GET /v1/streams`
-pub(super) async fn streams(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(json!({ "streams": list_streams(&server) }))
+pub(super) async fn streams(
+    State(server): State<Arc<Server>>,
+    Extension(reader): Extension<Reader>,
+) -> Json<Value> {
+    let may_list = |name: &str| reader.may_list(name, &server.config);
+    Json(json!({ "streams": list_streams(&server, may_list) }))
 }
 
-fn list_streams(server: &Server) -> Vec<Value> {
-    let streams = server.state.store.streams();
+fn list_streams(server: &Server, shown: impl Fn(&str) -> bool) -> Vec<Value> {
+    let mut streams = server.state.store.streams();
+    streams.retain(|stream| shown(stream.name()));
     let describe = |stream: &Arc<crate::store::stream::Stream>| {
         let head = *stream.head().borrow();
         json!({
@@ -132,7 +138,7 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Json<Value> {
         "plugins": *state.plugins.borrow(),
         "pipelines": latest(&state.pipelines),
         "outputs": latest(&state.outputs),
-        "streams": list_streams(&server),
+        "streams": list_streams(&server, |_| true),
         "clients": { "websocket": clients("websocket"), "sse": clients("sse") },
         "dead_letters": state.metrics.dead_letters.get(),
     }))

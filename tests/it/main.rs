@@ -2,6 +2,7 @@
 
 mod alive;
 mod allocations;
+mod auth;
 mod backfill;
 mod bad_input;
 mod console;
@@ -10,6 +11,7 @@ mod differential;
 mod doctor;
 mod encoder;
 mod end_to_end;
+mod filters;
 mod fuzzed;
 mod languages;
 mod layers;
