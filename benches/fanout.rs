@@ -40,7 +40,8 @@ fn fanout(c: &mut Criterion) {
     let mut alone: Vec<Index> = (0..SUBSCRIBERS).map(|customer| index([customer])).collect();
     c.bench_function("10,000 subscribers, each asked", |b| {
         b.iter(|| {
-            let asked = alone.iter_mut().map(|own| own.find(&event, &mut found).map(<[usize]>::len));
+            let asked =
+                alone.iter_mut().map(|own| own.find(&event, &mut found).map(<[usize]>::len));
             asked.flatten().sum::<usize>()
         });
     });

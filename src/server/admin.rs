@@ -103,9 +103,12 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
 pub(super) async fn streams(
     State(server): State<Arc<Server>>,
     Extension(reader): Extension<Reader>,
-) -> Json<Value> {
+) -> Result<Json<Value>, Problem> {
+    if !reader.may_come(&server.config) {
+        return Err(reader.refusal("/v1/streams").into());
+    }
     let may_list = |name: &str| reader.may_list(name, &server.config);
-    Json(json!({ "streams": list_streams(&server, may_list) }))
+    Ok(Json(json!({ "streams": list_streams(&server, may_list) })))
 }
 
 fn list_streams(server: &Server, shown: impl Fn(&str) -> bool) -> Vec<Value> {

@@ -23,7 +23,6 @@ pub(super) use access::{Access, Guardian, Lapse, Reader};
 pub use config::{Algorithm, Allow, Auth, Jwt, Key, KeyHash, Keys, Rule};
 pub use jwt::{Refused, Verifier};
 pub use mint::{decode_unchecked, mint};
-use principal::Kind;
 pub(super) use principal::Principal;
 pub use principal::Role;
 pub(super) use ticket::{GOOD_FOR, Tickets};
@@ -76,8 +75,7 @@ impl Gate {
         }
         match &self.jwt {
             Some(jwt) if text.bytes().filter(|&byte| byte == b'.').count() == 2 => {
-                let claims = jwt.verify(text).await?;
-                Ok(Principal { kind: Kind::Jwt, ..jwt.principal(claims) })
+                Ok(jwt.principal(jwt.verify(text).await?))
             }
             _ => Err(Refused::Unknown),
         }

@@ -170,6 +170,8 @@ struct Columns {
     by_label: HashMap<Box<[u8]>, usize>,
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// Those that the event at hand has a value for.
+    present: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -216,14 +218,19 @@ impl Columns {
     /// Finds the values of an event's row: as it is now, or as it was if it is gone. What an update
     /// left as it was, and PostgreSQL did not send again, is where the old row is, if at all.
     fn read(&mut self, json: &[u8]) {
-        self.slots.iter_mut().for_each(|slot| slot.value = None);
+        for at in self.present.drain(..) {
+            self.slots[at].value = None;
+        }
         let rows = Rows::of(json);
         for row in [rows.record, rows.old_record] {
             for (label, value) in Members::of(row) {
                 let Some(&at) = self.by_label.get(label) else { continue };
                 // It is a part of that JSON.
                 let start = value.as_ptr() as usize - json.as_ptr() as usize;
-                self.slots[at].value.get_or_insert(start..start + value.len());
+                if self.slots[at].value.is_none() {
+                    self.slots[at].value = Some(start..start + value.len());
+                    self.present.push(at);
+                }
             }
         }
     }
@@ -234,8 +241,8 @@ impl Columns {
 
     /// The values by which groups are looked up.
     fn looked_up<'a>(&self, json: &'a [u8]) -> impl Iterator<Item = (usize, &'a [u8])> {
-        let columns = self.slots.iter().enumerate().filter(|(_, slot)| slot.looked_up > 0);
-        columns.filter_map(|(at, slot)| Some((at, json.get(slot.value.clone()?)?)))
+        let present = self.present.iter().filter(|at| self.slots[**at].looked_up > 0);
+        present.filter_map(|at| Some((*at, self.value(*at, json)?)))
     }
 }
 
