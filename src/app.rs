@@ -56,7 +56,9 @@ impl From<anyhow::Error> for AppError {
 /// Loads every plugin of the config as `run` would, and says what does not.
 #[must_use]
 pub fn check_plugins(config: &Config) -> Vec<Finding> {
-    match plugins::open(config, None, None, Arc::new(Metrics::new())) {
+    let opened = plugins::open(config, None, None, Arc::new(Metrics::new()))
+        .and_then(|registry| plugins::authorizers(config, &registry));
+    match opened {
         Ok(_) => Vec::new(),
         Err(AppError::Config(findings)) => findings,
         Err(AppError::Environment(finding)) => vec![finding],
@@ -187,6 +189,7 @@ impl Parts {
         let reloads = self.start_manager(&mut tasks, crew, Arc::clone(&busy))?;
         let (plugin_requests, served) = plugins::serve(&self.registry, busy, self.shutdown.clone());
         tasks.spawn("plugin requests", served);
+        let authorizers = plugins::authorizers(&self.config, &self.registry)?;
         let state = server::State {
             store: self.store,
             metrics: self.metrics,
@@ -197,6 +200,7 @@ impl Parts {
             pipelines,
             outputs,
             reloads,
+            authorizers,
         };
         let served = server::serve(listener, self.config.server, state, self.shutdown);
         tasks.spawn("server", async move {

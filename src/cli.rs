@@ -13,7 +13,9 @@ mod pipeline;
 mod plugin;
 mod replay;
 mod run;
+mod secret;
 mod slot;
+mod token;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -58,6 +60,10 @@ enum Command {
     Replay(replay::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
+    /// Make a secret: for webhooks, an API key, JWTs.
+    Secret(secret::Arguments),
+    /// Make a JWT to try things out, or see what is in one.
+    Token(token::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
     /// Compiles a plugin for the walmill that started this.
@@ -157,6 +163,8 @@ pub fn main() -> ExitCode {
         Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
+        Command::Secret(arguments) => secret::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

@@ -121,6 +121,7 @@ impl Config {
         };
         resolve(&mut self.store.path);
         self.plugins.values_mut().for_each(|plugin| resolve(&mut plugin.path));
+        self.server.paths().for_each(resolve);
     }
 }
 
@@ -278,6 +279,17 @@ impl Check<'_> {
                     None => format!("add a section `[plugins.{name}]` with its `path`"),
                 };
                 self.error("unknown-plugin", &path, format!("no plugin `{name}`"), Some(help));
+            }
+        }
+        for (at, rule) in config.server.auth.rules.iter().enumerate() {
+            let Some(name) = &rule.authorizer else { continue };
+            used.insert(name.as_str());
+            if !config.plugins.contains_key(name) {
+                let path = format!("server.auth.rules[{at}].authorizer");
+                let names = config.plugins.keys().map(String::as_str);
+                let help =
+                    did_you_mean(name, names).map(|meant| format!("did you mean `{meant}`?"));
+                self.error("unknown-plugin", &path, format!("no plugin `{name}`"), help);
             }
         }
         for name in config.plugins.keys().filter(|name| !used.contains(name.as_str())) {

@@ -3,14 +3,18 @@
 //!
 //! Every client reads the store's log by itself, at its own pace and from its own place, so nothing
 //! is queued per client and there is no moment between backlog and live. What many clients read at
-//! the same time is encoded once (`runs`).
+//! the same time is encoded once (`runs`). Those with filters are told of what they want once they
+//! have read everything (`fanout`), so an event costs nothing for those who do not want it.
 
 mod admin;
+pub mod auth;
 mod backfills;
 mod connection;
 mod console;
 mod dead_letters;
+pub mod fanout;
 mod feed;
+pub mod filter;
 mod guard;
 mod place;
 mod plugins;
@@ -23,12 +27,16 @@ mod schema;
 mod slot;
 mod sse;
 mod supabase;
+mod tickets;
+pub mod tls;
 mod visit;
 mod websocket;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::metrics::Metrics;
+use crate::model::access::Authorize;
 use crate::model::backfill::Backfills;
 use crate::model::plugin::PluginRequests;
 use crate::model::reload::Reloads;
@@ -57,15 +66,30 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where to listen. Beyond loopback only with a `token`.
+    /// Where to listen. Beyond loopback only where clients must show who they are.
     pub listen: SocketAddr,
     /// Web pages that may connect besides walmill's own, as `https://app.example`; no patterns.
     pub origins: Vec<Origin>,
-    /// What clients must present, as `Authorization: Bearer …` or, where they can't send headers,
-    /// as `?token=…`.
+    /// With this one may do everything: `Authorization: Bearer …` or, where headers can't be sent,
+    /// `?token=…`.
     pub token: Option<Secret>,
+    /// Who else may do what.
+    pub auth: auth::Auth,
+    /// Certificate and key, for HTTPS.
+    pub tls: Option<tls::Config>,
     /// Connected WebSocket and SSE clients at most; further ones are refused.
     pub max_clients: NonZeroUsize,
+    /// Connections from one address at most.
+    pub max_connections_per_address: Option<NonZeroUsize>,
+    /// Streams that one connection may read.
+    pub max_streams: NonZeroUsize,
+    /// The largest message that a client may send.
+    pub max_message: ByteSize,
+    /// Messages that a client may send in a second; further ones are read later.
+    pub max_messages_per_second: NonZeroU32,
+    /// A client is asked so often whether it is still there; it has left when it answers nothing
+    /// for two of these.
+    pub ping: Period,
     /// Bytes that may wait for a client's socket to take them.
     pub client_buffer: ByteSize,
     /// A client that takes no byte for so long is disconnected.
@@ -80,11 +104,36 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 4000)),
             origins: Vec::new(),
             token: None,
+            auth: auth::Auth::default(),
+            tls: None,
             max_clients: const { NonZeroUsize::new(10_000).unwrap() },
+            max_connections_per_address: None,
+            max_streams: const { NonZeroUsize::new(256).unwrap() },
+            max_message: ByteSize::new(64 << 10),
+            max_messages_per_second: const { NonZeroU32::new(100).unwrap() },
+            ping: Period::from_millis(20_000),
             client_buffer: ByteSize::new(128 << 10),
             client_timeout: Period::from_millis(30_000),
             supabase: supabase::Config::default(),
         }
+    }
+}
+
+impl Config {
+    /// Whether clients can say who they are, and have to.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.token.is_some() || !self.auth.keys.is_empty() || self.auth.jwt.is_some()
+    }
+
+    /// The files that it names.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key]);
+        let jwks = self.auth.jwt.iter_mut().filter_map(|jwt| match &mut jwt.keys {
+            auth::Keys::File(path) => Some(path),
+            _ => None,
+        });
+        tls.chain(jwks)
     }
 }
 
@@ -141,6 +190,8 @@ pub struct State {
     pub outputs: Latest<OutputStatus>,
     /// Reads the config again.
     pub reloads: Reloads,
+    /// The plugins that rules name to decide about readers.
+    pub authorizers: BTreeMap<String, Arc<dyn Authorize>>,
 }
 
 impl fmt::Debug for State {
@@ -155,7 +206,7 @@ pub enum BindError {
     /// Anyone on the network could read the database's changes.
     #[error(
         "server.listen = \"{0}\" is open to the network and server.token is not set; set it, as in \
-         `token = {{ env = \"WALMILL_TOKEN\" }}`, or listen on 127.0.0.1"
+         `token = {{ env = \"WALMILL_TOKEN\" }}`, or server.auth, or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
     /// Another program, or another walmill, has the port.
@@ -167,6 +218,9 @@ pub enum BindError {
     /// The address is not one of this machine's, or may not be used.
     #[error("listen on {0}; choose another address with server.listen")]
     Unusable(SocketAddr, #[source] std::io::Error),
+    /// The certificate or its key does not work.
+    #[error("server.tls")]
+    Tls(#[from] tls::TlsError),
 }
 
 /// Takes the address, so that a port that is taken is known before anything else starts.
@@ -175,8 +229,11 @@ pub enum BindError {
 /// See [`BindError`].
 pub async fn bind(config: &Config) -> Result<TcpListener, BindError> {
     let address = config.listen;
-    if !address.ip().is_loopback() && config.token.is_none() {
+    if !address.ip().is_loopback() && !config.is_guarded() {
         return Err(BindError::Open(address));
+    }
+    if let Some(tls) = &config.tls {
+        tls::Tls::open(tls)?;
     }
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => BindError::InUse(address),
@@ -192,26 +249,48 @@ pub async fn serve(
     state: State,
     shutdown: CancellationToken,
 ) {
-    let server = Arc::new(Server::new(config, state, shutdown));
+    let server = match Server::new(config, state, shutdown) {
+        Ok(server) => Arc::new(server),
+        Err(error) => return tracing::error!("server.tls: {:#}", anyhow::Error::new(error)),
+    };
     let routes = routes(&server);
-    connection::accept(listener, routes, &server).await;
+    let renewing = async {
+        if let Some(tls) = &server.tls {
+            tls.renew(&server.shutdown).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = connection::accept(listener, routes, &server) => {}
+        () = renewing => {}
+    }
 }
 
 /// What every handler shares.
 struct Server {
     config: Config,
     state: State,
+    gate: auth::Gate,
+    tls: Option<tls::Tls>,
     runs: runs::Runs,
     supabase: supabase::Supabase,
+    hubs: fanout::Hubs,
     visits: visit::Visits,
     shutdown: CancellationToken,
 }
 
 impl Server {
-    fn new(config: Config, state: State, shutdown: CancellationToken) -> Self {
+    fn new(
+        config: Config,
+        state: State,
+        shutdown: CancellationToken,
+    ) -> Result<Self, tls::TlsError> {
         let visits = visit::Visits::new(Arc::clone(&state.metrics), config.max_clients);
-        let (runs, supabase) = (runs::Runs::default(), supabase::Supabase::default());
-        Self { config, state, runs, supabase, visits, shutdown }
+        let gate = auth::Gate::new(&config);
+        let tls = config.tls.as_ref().map(tls::Tls::open).transpose()?;
+        let (runs, hubs) = (runs::Runs::default(), fanout::Hubs::default());
+        let supabase = supabase::Supabase::default();
+        Ok(Self { config, state, gate, tls, runs, hubs, supabase, visits, shutdown })
     }
 
     /// The streams that Supabase's clients read.
@@ -220,6 +299,20 @@ impl Server {
         let wanted =
             |stream: &Arc<Stream>| patterns.iter().any(|pattern| pattern.matches(stream.name()));
         self.state.store.streams().into_iter().filter(wanted).collect()
+    }
+
+    /// The largest message, and frame, that a client may send.
+    fn max_message(&self) -> usize {
+        usize::try_from(self.config.max_message.bytes()).unwrap_or(usize::MAX)
+    }
+
+    /// What holds for every reader's queue.
+    fn terms(&self) -> fanout::Terms {
+        fanout::Terms {
+            epoch: self.state.store.epoch(),
+            bytes: self.buffer(),
+            shutdown: self.shutdown.clone(),
+        }
     }
 
     /// Bytes that may wait for a client's socket.
@@ -231,6 +324,7 @@ impl Server {
 fn routes(server: &Arc<Server>) -> Router {
     Router::new()
         .route("/v1/ws", get(websocket::upgrade))
+        .route("/v1/tickets", post(tickets::issue))
         .route("/v1/streams", get(admin::streams))
         .route("/v1/streams/{stream}/sse", get(sse::subscribe))
         .route("/v1/streams/{stream}/events", get(pull::events))

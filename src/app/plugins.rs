@@ -1,6 +1,7 @@
 //! The plugins' registry among the other parts: where it remembers, what it tries new versions on,
 //! and who asks it for changes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +14,13 @@ use super::AppError;
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
+use crate::model::access::Authorize;
 use crate::model::plugin::{
     PluginAnswer, PluginCommand, PluginRecord, PluginRequest, PluginRequests, Why,
 };
 use crate::model::shadow::{Comparison, ShadowReport};
 use crate::pipeline::shadow::{Range, Trial, compare};
+use crate::plugin::authorizer::Authorizer;
 use crate::plugin::registry::{Memory, NoMemory, Offered, Rehearsal};
 use crate::plugin::{Engine, Plugin, Plugins, Registry, Role};
 use crate::store::Store;
@@ -61,6 +64,23 @@ pub(super) fn misplaced(config: &Config, role: impl Fn(&str) -> Option<Role>) ->
         Finding::error("plugin", path, message).suggest(format!("take `{name}` out of this list"))
     };
     in_pipelines.map(finding).collect()
+}
+
+/// The plugins that decide about readers, by name.
+pub(super) fn authorizers(
+    config: &Config,
+    registry: &Registry,
+) -> Result<BTreeMap<String, Arc<dyn Authorize>>, AppError> {
+    let rules = config.server.auth.rules.iter().enumerate();
+    let named = rules.filter_map(|(at, rule)| Some((at, rule.authorizer.as_ref()?)));
+    let open = |(at, name): (usize, &String)| match Authorizer::new(registry, name) {
+        Ok(authorizer) => Ok((name.clone(), Arc::new(authorizer) as Arc<dyn Authorize>)),
+        Err(error) => {
+            let path = format!("server.auth.rules[{at}].authorizer");
+            Err(AppError::Config(vec![Finding::error("plugin", path, error.to_string())]))
+        }
+    };
+    named.map(open).collect()
 }
 
 /// A plugin that does not load.

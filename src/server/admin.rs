@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::auth::Reader;
 use super::problem::Problem;
 use super::{Latest, Server};
 use crate::metrics::Name;
@@ -96,12 +97,20 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
 }
 
 /// `GET /v1/streams`
-pub(super) async fn streams(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(json!({ "streams": list_streams(&server) }))
+pub(super) async fn streams(
+    State(server): State<Arc<Server>>,
+    Extension(reader): Extension<Reader>,
+) -> Result<Json<Value>, Problem> {
+    if !reader.may_come(&server.config) {
+        return Err(reader.refusal("/v1/streams").into());
+    }
+    let may_list = |name: &str| reader.may_list(name, &server.config);
+    Ok(Json(json!({ "streams": list_streams(&server, may_list) })))
 }
 
-fn list_streams(server: &Server) -> Vec<Value> {
-    let streams = server.state.store.streams();
+fn list_streams(server: &Server, shown: impl Fn(&str) -> bool) -> Vec<Value> {
+    let mut streams = server.state.store.streams();
+    streams.retain(|stream| shown(stream.name()));
     let describe = |stream: &Arc<crate::store::stream::Stream>| {
         let head = *stream.head().borrow();
         json!({
@@ -129,7 +138,7 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Json<Value> {
         "plugins": *state.plugins.borrow(),
         "pipelines": latest(&state.pipelines),
         "outputs": latest(&state.outputs),
-        "streams": list_streams(&server),
+        "streams": list_streams(&server, |_| true),
         "reload": *state.reloads.last.borrow(),
         "clients": { "websocket": clients("websocket"), "sse": clients("sse") },
         "dead_letters": state.metrics.dead_letters.get(),

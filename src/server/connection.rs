@@ -1,54 +1,74 @@
-//! Accepts connections and keeps watch over each: time for its headers, bytes that wait for it, and
-//! how long it may take nothing.
+//! Accepts connections and keeps watch over each: time for its handshake and its headers, bytes
+//! that wait for it, and how long it may take nothing.
+
+mod places;
+mod wire;
 
 use std::io;
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::{GRACE, Server};
+use places::Addresses;
+use wire::Wire;
+pub(super) use wire::{Progress, Stalled};
 
-/// Time for a request's headers to arrive, on a fresh connection and on an idle one.
+/// Time for a request's headers to arrive, on a fresh connection and on an idle one; and for a
+/// handshake.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections beside the clients': health checks, metrics, pulls, the console.
 const SPARE_CONNECTIONS: usize = 256;
 /// The least that hyper needs for a request's headers.
 const LEAST_BUFFER: usize = 16 << 10;
+/// What every connection that speaks HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests that one connection has under way, over HTTP/2.
+const MAX_REQUESTS: u32 = 100;
+/// An HTTP/2 connection is asked so often whether it is still there.
+const PING: Duration = Duration::from_secs(20);
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// Accepts until shutdown, then waits for what is open, within [`GRACE`].
 pub(super) async fn accept(listener: TcpListener, routes: Router, server: &Arc<Server>) {
     let open = TaskTracker::new();
     let room = server.config.max_clients.get().saturating_add(SPARE_CONNECTIONS);
     let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
+    let addresses = Addresses::new(server.config.max_connections_per_address);
     loop {
         // While there is no room, further connections wait in the kernel's queue.
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { break };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = server.shutdown.cancelled() => break,
-            stream = next_connection(&listener) => stream,
+            accepted = next_connection(&listener) => accepted,
+        };
+        let Some(seat) = addresses.admit(peer.ip()) else {
+            debug!(%peer, "one connection too many from this address");
+            continue;
         };
         let (routes, server) = (routes.clone(), Arc::clone(server));
         open.spawn(async move {
-            serve_one(stream, routes, &server).await;
-            drop(place);
+            serve_one(stream, peer, routes, &server).await;
+            drop((place, seat));
         });
     }
     drop(listener);
@@ -58,16 +78,16 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, server: &Arc<S
         server.visits.ended().await;
     };
     // Clients have GRACE for their last message; the rest is for what that leaves to do.
-    if tokio::time::timeout(GRACE + Duration::from_secs(1), everyone_left).await.is_err() {
+    if timeout(GRACE + Duration::from_secs(1), everyone_left).await.is_err() {
         warn!(connections = open.len(), "connections are left that did not end in time");
     }
 }
 
 /// The next connection, however long the system has no descriptors to spare.
-async fn next_connection(listener: &TcpListener) -> TcpStream {
+async fn next_connection(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
                 warn!("accept connection: {error}");
@@ -83,36 +103,100 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn serve_one(stream: TcpStream, routes: Router, server: &Server) {
-    let buffer = server.buffer();
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+async fn serve_one(stream: TcpStream, peer: SocketAddr, routes: Router, server: &Server) {
     let patience = server.config.client_timeout.duration() + GRACE;
-    if let Err(error) = set_options(&stream, buffer, patience) {
+    if let Err(error) = set_options(&stream, server.buffer(), patience) {
         debug!("set options of a connection: {error}");
         return;
     }
-    let wire = Wire::new(stream, patience);
+    let served = match &server.tls {
+        None => {
+            let Ok(Ok(version)) = timeout(HEADER_TIMEOUT, first_words(&stream)).await else {
+                return;
+            };
+            serve_http(Wire::new(stream, patience), version, peer, routes, server).await
+        }
+        Some(tls) => match timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let is_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let version = if is_two { Version::Two } else { Version::One };
+                serve_http(Wire::new(stream, patience), version, peer, routes, server).await
+            }
+            Ok(Err(error)) => return debug!("handshake: {error}"),
+            Err(_) => return debug!("no handshake in time"),
+        },
+    };
+    if let Err(error) = served {
+        debug!("connection: {error}");
+    }
+}
+
+/// Which version a connection in plain speaks, by how it begins.
+async fn first_words(stream: &TcpStream) -> io::Result<Version> {
+    let mut words = [0; PREFACE.len()];
+    loop {
+        let len = stream.peek(&mut words).await?;
+        match &words[..len] {
+            [] => return Err(io::ErrorKind::UnexpectedEof.into()),
+            PREFACE => return Ok(Version::Two),
+            part if !PREFACE.starts_with(part) => return Ok(Version::One),
+            // Not all of it is there, and waiting for what can be read would not wait.
+            _ => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn serve_http<S>(
+    wire: Wire<S>,
+    version: Version,
+    peer: SocketAddr,
+    routes: Router,
+    server: &Server,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let progress = Arc::clone(&wire.progress);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&progress));
+        request.extensions_mut().insert(Peer(peer.ip()));
         routes.clone().oneshot(request)
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(buffer.clamp(LEAST_BUFFER, 16 << 20))
-        .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = server.shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let io = TokioIo::new(wire);
+    macro_rules! until_shutdown {
+        ($connection:expr) => {{
+            let mut connection = std::pin::pin!($connection);
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = server.shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }};
+    }
+    match version {
+        Version::One => {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            builder.max_buf_size(server.buffer().clamp(LEAST_BUFFER, 16 << 20));
+            until_shutdown!(builder.serve_connection(io, service).with_upgrades())
         }
-    };
-    if let Err(error) = result {
-        debug!("connection: {error}");
+        Version::Two => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING);
+            builder.max_concurrent_streams(MAX_REQUESTS).max_header_list_size(16 << 10);
+            builder.max_send_buf_size(server.buffer().clamp(LEAST_BUFFER, 16 << 20));
+            until_shutdown!(builder.serve_connection(io, service))
+        }
     }
 }
 
@@ -135,125 +219,4 @@ fn bound_the_kernel(socket: &SockRef<'_>, buffer: usize, patience: Duration) -> 
 #[cfg(not(target_os = "linux"))]
 fn bound_the_kernel(_: &SockRef<'_>, _: usize, _: Duration) -> io::Result<()> {
     Ok(())
-}
-
-/// What a connection's peer has taken, for those who judge whether it is too slow.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    written: AtomicU64,
-    stalled: AtomicBool,
-}
-
-impl Progress {
-    /// Whether the connection was given up because its peer took nothing.
-    pub(super) fn stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed)
-    }
-
-    /// Waits for `work`, which writes, as long as the peer takes at least one byte per `patience`.
-    pub(super) async fn patiently<T>(
-        &self,
-        patience: Duration,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Stalled> {
-        let mut work = std::pin::pin!(work);
-        loop {
-            let before = self.written.load(Ordering::Relaxed);
-            match tokio::time::timeout(patience, work.as_mut()).await {
-                Ok(done) => return Ok(done),
-                Err(_) if self.written.load(Ordering::Relaxed) != before => {}
-                Err(_) => return Err(Stalled),
-            }
-        }
-    }
-}
-
-/// The peer took no byte for too long.
-#[derive(Debug)]
-pub(super) struct Stalled;
-
-/// A socket that fails a write once the peer has taken nothing for `patience`.
-struct Wire {
-    stream: TcpStream,
-    progress: Arc<Progress>,
-    patience: Duration,
-    /// Made at the first write that has to wait; `waiting` says whether it counts.
-    deadline: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-}
-
-impl Wire {
-    fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self { stream, progress: Arc::default(), patience, deadline: None, waiting: false }
-    }
-
-    /// Notes how a write went; one that waits too long becomes an error.
-    fn judge(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        match written {
-            Poll::Ready(Ok(bytes)) => {
-                self.progress.written.fetch_add(bytes as u64, Ordering::Relaxed);
-                self.waiting = false;
-                written
-            }
-            Poll::Ready(Err(_)) => written,
-            Poll::Pending => self.wait(cx),
-        }
-    }
-
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(Duration::ZERO)));
-        if !self.waiting {
-            self.waiting = true;
-            deadline.as_mut().reset(Instant::now() + self.patience);
-        }
-        std::task::ready!(deadline.as_mut().poll(cx));
-        self.progress.stalled.store(true, Ordering::Relaxed);
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.judge(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::Server;
+use super::fanout::{Attached, Item, Seat, Wanted};
 use super::place::{Gap, Reason, Start};
 use super::runs::{Form, Run};
 use crate::model::Offset;
@@ -13,8 +14,12 @@ use crate::model::event::Events;
 use crate::store::StoreError;
 use crate::store::stream::{Read, Stream};
 
-/// One reader's place in one stream. It keeps nothing but that place: what comes next is read from
-/// the store when the reader can take it.
+/// Events of one run that come out of a queue.
+const MOST_ITEMS: usize = 256;
+
+/// One reader's place in one stream. Without a filter it keeps nothing but that place: what comes
+/// next is read from the store when the reader can take it. With one it does the same until it has
+/// read everything, and is then told of what it wants by the stream's hub.
 pub(super) struct Feed {
     stream: Arc<Stream>,
     head: watch::Receiver<Offset>,
@@ -23,6 +28,15 @@ pub(super) struct Feed {
     exhausted: bool,
     /// It has not been at the end yet, so its next run is probably on disk.
     catching_up: bool,
+    sieve: Option<Sieve>,
+}
+
+/// What a reader with a filter has besides its place.
+struct Sieve {
+    seat: Box<Seat>,
+    hub: Option<Attached>,
+    /// Taken out of the queue, and not given to the reader yet.
+    first: Option<Item>,
 }
 
 /// What a feed found.
@@ -38,7 +52,20 @@ pub(super) enum Found<T> {
 impl Feed {
     pub(super) fn new(stream: Arc<Stream>, start: Start) -> Self {
         let head = stream.head();
-        Self { stream, head, after: start.after, exhausted: false, catching_up: true }
+        let after = start.after;
+        Self { stream, head, after, exhausted: false, catching_up: true, sieve: None }
+    }
+
+    /// The same for a reader that does not want, or may not see, everything.
+    pub(super) fn of(
+        stream: Arc<Stream>,
+        start: Start,
+        wanted: Option<Arc<Wanted>>,
+        form: Form,
+    ) -> Self {
+        let seat = |wanted| Box::new(Seat::new(wanted, form));
+        let sieve = wanted.map(|wanted| Sieve { seat: seat(wanted), hub: None, first: None });
+        Self { sieve, ..Self::new(stream, start) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -55,6 +82,17 @@ impl Feed {
         self.after = offset;
     }
 
+    /// Moves on behind what the reader's filter left out; whether that was anything.
+    pub(super) fn settle(&mut self) -> bool {
+        let position = match &self.sieve {
+            Some(Sieve { first: None, hub: Some(hub), .. }) => hub.position(),
+            _ => None,
+        };
+        let before = self.after;
+        self.after = before.max(position.unwrap_or(before));
+        self.after > before
+    }
+
     /// Offset of the stream's newest event.
     pub(super) fn newest(&self) -> Offset {
         *self.head.borrow()
@@ -62,7 +100,24 @@ impl Feed {
 
     /// Waits until there is something to read. It may be dropped and called again at any time.
     pub(super) async fn ready(&mut self) {
+        if let Some(sieve) = &mut self.sieve {
+            if sieve.first.is_some() {
+                return;
+            }
+            if let Some(hub) = &mut sieve.hub {
+                sieve.first = hub.next().await;
+                if sieve.first.is_some() {
+                    return;
+                }
+                // The reader was too slow for its queue, and reads the log until it has caught up.
+                (sieve.hub, self.exhausted, self.catching_up) = (None, false, true);
+            }
+        }
         while self.exhausted || *self.head.borrow_and_update() <= self.after {
+            if !self.exhausted && self.sieve.is_some() {
+                // At the end: what comes is the hub's to find.
+                return;
+            }
             // The stream, and with it the sender, lives as long as this feed.
             if self.head.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -76,17 +131,54 @@ impl Feed {
         self.read_as(|_, events| Ok(events)).await
     }
 
-    /// The next run in a form for the wire, shared with everyone who reads it about now.
+    /// The next run in a form for the wire, shared with everyone who reads it about now. Who takes
+    /// fewer than `room` of its events reads the others again.
     pub(super) async fn read_run(
         &mut self,
         form: Form,
+        room: usize,
         server: &Arc<Server>,
     ) -> Result<Found<Arc<Run>>, StoreError> {
+        if self.sieve.is_some() {
+            return self.read_wanted(room, server).await;
+        }
         let server = Arc::clone(server);
         self.read_as(move |stream, events| {
             server.runs.encoded(form, stream.name(), server.state.store.epoch(), &events)
         })
         .await
+    }
+
+    /// What the reader wants: out of its queue, or out of the log while it has none.
+    async fn read_wanted(
+        &mut self,
+        room: usize,
+        server: &Arc<Server>,
+    ) -> Result<Found<Arc<Run>>, StoreError> {
+        if let Some(run) = self.sieve.as_mut().and_then(|sieve| sieve.queued(room)) {
+            return Ok(run);
+        }
+        let found = self.read().await?;
+        let Some(sieve) = &mut self.sieve else { return Ok(Found::Nothing) };
+        match found {
+            Found::Gap(gap) => Ok(Found::Gap(gap)),
+            Found::Run(events) => {
+                let of = (self.stream.name(), server.state.store.epoch());
+                match sieve.seat.items(of, &events, self.after) {
+                    items if items.is_empty() => {
+                        self.after = events.last;
+                        Ok(Found::Nothing)
+                    }
+                    items => Ok(Found::Run(Arc::new(Run::of(items)))),
+                }
+            }
+            Found::Nothing => {
+                self.exhausted = false;
+                let terms = server.terms();
+                sieve.hub = server.hubs.attach(&self.stream, &sieve.seat, self.after, &terms);
+                Ok(Found::Nothing)
+            }
+        }
     }
 
     async fn read_as<T: Send + 'static>(
@@ -111,6 +203,21 @@ impl Feed {
             Found::Run(_) => {}
         }
         Ok(found)
+    }
+}
+
+impl Sieve {
+    /// What waits in the queue, if there is one; no more than there is room for, because what was
+    /// taken out does not come again.
+    fn queued(&mut self, room: usize) -> Option<Found<Arc<Run>>> {
+        let hub = self.hub.as_mut()?;
+        let queued = std::iter::from_fn(|| hub.take());
+        let items = self.first.take().into_iter().chain(queued).take(MOST_ITEMS.min(room));
+        let items: Vec<Item> = items.collect();
+        Some(match items.is_empty() {
+            true => Found::Nothing,
+            false => Found::Run(Arc::new(Run::of(items))),
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask at all: hosts, origins, the token. Every request passes here first.
+//! Who may ask at all: hosts, origins, tokens and roles. Every request passes here first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq as _;
 
+use super::auth::{Principal, Reader, Refused, Role};
+use super::connection::Peer;
 use super::problem::Problem;
 use super::sse::REPLAY_FROM;
 use super::{Config, Server};
-use crate::model::{Finding, Secret};
+use crate::model::Finding;
 
 /// Lets a request through, or says why not.
 pub(super) async fn check(
     State(server): State<Arc<Server>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let origin = match admitted_origin(&server.config, request.headers(), request.uri()) {
@@ -28,15 +28,26 @@ pub(super) async fn check(
     };
     let mut response = if request.method() == Method::OPTIONS {
         // A browser's question before a request to another origin; it bears no token.
-        StatusCode::NO_CONTENT.into_response()
+        methods(next.run(request).await)
     } else {
-        match check_token(&server.config, &request) {
-            Ok(()) => next.run(request).await,
+        let asked = Asked::of(&request);
+        match asked.identify(&server).await {
+            Ok(reader) => {
+                request.extensions_mut().insert(reader);
+                next.run(request).await
+            }
             Err(problem) => problem.into_response(),
         }
     };
     set_headers(response.headers_mut(), origin);
     response
+}
+
+/// The methods that an address knows, which is what its refusal of OPTIONS lists.
+fn methods(refused: Response) -> Response {
+    let Some(allowed) = refused.headers().get(header::ALLOW) else { return refused };
+    let methods = [(header::ACCESS_CONTROL_ALLOW_METHODS, allowed.clone())];
+    (StatusCode::NO_CONTENT, methods).into_response()
 }
 
 /// The listed origin that a browser asks for, if it asks from another page than ours. Refused are
@@ -49,7 +60,7 @@ fn admitted_origin(
 ) -> Result<Option<HeaderValue>, Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(Authority::as_str)).unwrap_or_default();
-    if config.token.is_none() && !is_this_machine(host) && !is_listed_host(config, host) {
+    if !config.is_guarded() && !is_this_machine(host) && !is_listed_host(config, host) {
         return Err(foreign_host());
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
@@ -79,7 +90,9 @@ fn is_listed_host(config: &Config, host: &str) -> bool {
 fn foreign_host() -> Problem {
     let finding =
         Finding::error("unknown-host", "server.origins", "this host name is not known to walmill")
-            .suggest("set server.token, or list the page's origin in server.origins");
+            .suggest(
+                "set server.token or server.auth, or list the page's origin in server.origins",
+            );
     Problem::new(StatusCode::MISDIRECTED_REQUEST, finding)
 }
 
@@ -93,52 +106,122 @@ fn foreign_origin(origin: &str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, finding)
 }
 
-/// The bearer token, where one is set. Health is for whoever watches the machine, and the
-/// console's page has to be there to ask for the token; it has no data in it.
-fn check_token(config: &Config, request: &Request) -> Result<(), Problem> {
-    let Some(token) = &config.token else { return Ok(()) };
-    let path = request.uri().path();
-    let open = matches!(path, "/" | "/livez" | "/readyz" | "/console");
-    if open || path.starts_with("/console/") {
-        return Ok(());
+/// What of a request decides whether it is let through.
+struct Asked {
+    remote: String,
+    shown: Option<Shown>,
+    needed: Option<Role>,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let remote = request.extensions().get::<Peer>().map(|Peer(address)| address.to_string());
+        let remote = remote.unwrap_or_default();
+        let path = request.uri().path();
+        match is_open(path) {
+            true => Self { remote, shown: None, needed: None },
+            false => {
+                let (shown, needed) = (presented(request), needed(request.method(), path));
+                Self { remote, shown, needed }
+            }
+        }
     }
-    match presented(request) {
-        Some(text) if same(token, &text) => Ok(()),
-        given => Err(unauthorized(given.is_some())),
+
+    /// Who asks, if they may ask this at all.
+    async fn identify(self, server: &Server) -> Result<Reader, Problem> {
+        let Self { remote, shown, needed } = self;
+        let principal = match shown {
+            None => server.gate.nobody(),
+            Some(Shown::Token(text)) => server.gate.identify(&text).await.map_err(refused)?,
+            Some(Shown::Ticket(ticket)) => server.gate.tickets.redeem(&ticket).ok_or_else(spent)?,
+        };
+        match needed > principal.role {
+            true => Err(lacking(&principal, needed)),
+            false => Ok(Reader { principal, remote }),
+        }
     }
 }
 
-/// `Authorization: Bearer …`; `?token=…` for EventSource and WebSocket, which in browsers can't
-/// send headers.
-fn presented(request: &Request) -> Option<String> {
+/// Health is for whoever watches the machine, and the console's page has to be there to ask for the
+/// token; it has no data in it.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/livez" | "/readyz" | "/console") || path.starts_with("/console/")
+}
+
+/// The role that an address asks for; none where its own handler decides. What nobody thought of
+/// is the admin's.
+fn needed(method: &Method, path: &str) -> Option<Role> {
+    if path.starts_with("/v1/") {
+        return None;
+    }
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return Some(Role::Read);
+    }
+    let everyday = ["backfills", "dlq", "outputs", "pipelines", "replay"];
+    let part = path.strip_prefix("/api/v1/").unwrap_or_default().split('/').next();
+    match part.is_some_and(|part| everyday.contains(&part)) {
+        true => Some(Role::Operate),
+        false => Some(Role::Admin),
+    }
+}
+
+/// What a request shows.
+enum Shown {
+    Token(String),
+    Ticket(String),
+}
+
+/// `Authorization: Bearer …`; `?ticket=…` or `?token=…` for EventSource and WebSocket, which in
+/// browsers can't send headers.
+fn presented(request: &Request) -> Option<Shown> {
     let header = request.headers().get(header::AUTHORIZATION);
     if let Some((scheme, token)) = header.and_then(|value| value.to_str().ok()?.split_once(' ')) {
-        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+        let token = token.trim().to_owned();
+        return scheme.eq_ignore_ascii_case("bearer").then_some(Shown::Token(token));
     }
     // Supabase's clients have a word of their own for it.
     let key = request.headers().get("x-api-key").or_else(|| request.headers().get("apikey"));
     if let Some(key) = key.and_then(|key| key.to_str().ok()) {
-        return Some(key.to_owned());
+        return Some(Shown::Token(key.to_owned()));
     }
     let query = request.uri().query()?;
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-    let names = |name: &str| matches!(name, "token" | "apikey");
-    parameters.find(|(name, _)| names(name)).map(|(_, token)| token.into_owned())
+    parameters.find_map(|(name, value)| match &*name {
+        "token" | "apikey" => Some(Shown::Token(value.into_owned())),
+        "ticket" => Some(Shown::Ticket(value.into_owned())),
+        _ => None,
+    })
 }
 
-/// In a time that says nothing about where, or by how much, they differ.
-fn same(token: &Secret, given: &str) -> bool {
-    let [ours, theirs] = [token.reveal(), given].map(Sha256::digest);
-    ours.as_slice().ct_eq(theirs.as_slice()).into()
+fn refused(why: Refused) -> Problem {
+    unauthorized(match why {
+        Refused::Unknown => {
+            "this is not the token of this walmill, and no key or JWT of its config".to_owned()
+        }
+        why => why.to_string(),
+    })
 }
 
-fn unauthorized(given: bool) -> Problem {
-    let message = match given {
-        true => "this is not the token of this walmill",
-        false => "this walmill asks for a token",
-    };
-    let finding = Finding::error("unauthorized", "server.token", message)
-        .suggest("send `Authorization: Bearer TOKEN`, or `?token=TOKEN` where that is impossible");
+fn spent() -> Problem {
+    unauthorized("this ticket was used, or is over; each is good once".to_owned())
+}
+
+fn lacking(principal: &Principal, needed: Option<Role>) -> Problem {
+    if principal.is_anonymous() {
+        return unauthorized("this walmill asks for a token".to_owned());
+    }
+    let role = needed.map(|role| format!("{role:?}").to_lowercase()).unwrap_or_default();
+    let finding =
+        Finding::error("forbidden", "server.auth", format!("this takes the role `{role}`"))
+            .suggest("give the key that `role` in the config, or the token that claim");
+    Problem::new(StatusCode::FORBIDDEN, finding)
+}
+
+fn unauthorized(message: String) -> Problem {
+    let finding = Finding::error("unauthorized", "server.token", message).suggest(
+        "send `Authorization: Bearer TOKEN`; where that is impossible, `?ticket=` with one from \
+         /v1/tickets",
+    );
     Problem::new(StatusCode::UNAUTHORIZED, finding)
 }
 
@@ -146,12 +229,11 @@ fn set_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // An address may bear a token, so it goes nowhere.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    headers.insert(header::VARY, HeaderValue::from_static("origin, authorization"));
     if let Some(origin) = origin {
-        let allowed = HeaderValue::from_static("authorization, last-event-id");
+        let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, REPLAY_FROM.into());
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }
@@ -214,7 +296,7 @@ mod tests {
         assert_eq!(ask(&open, "evil.example", None), Err(421));
         assert_eq!(ask(&open, "", None), Err(421));
         assert_eq!(ask(&open, "app.example", None), Ok(None));
-        let guarded = Config { token: Some(Secret::new("t")), ..Config::default() };
+        let guarded = Config { token: Some(crate::model::Secret::new("t")), ..Config::default() };
         assert_eq!(ask(&guarded, "walmill.example", Some("https://walmill.example")), Ok(None));
     }
 }

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::Server;
+use super::auth::{Access, Reader};
 use super::problem::Problem;
 use crate::model::{Cursor, CursorError, EventId, Finding, Lsn, Offset};
 use crate::store::stream::Stream;
@@ -103,11 +104,28 @@ impl Server {
         Cursor { epoch: self.state.store.epoch(), offset }
     }
 
-    /// The stream of that name, or an error that lists the ones there are.
-    pub(super) fn stream(&self, name: &str) -> Result<Arc<Stream>, Finding> {
+    /// The stream of that name and what the reader may see of it, or an error that lists the ones
+    /// that there are for this reader.
+    pub(super) async fn open(
+        &self,
+        name: &str,
+        reader: &Reader,
+    ) -> Result<(Arc<Stream>, Access), Finding> {
+        // Asked first, so that nobody can tell a stream that is not theirs from one that is not.
+        if !reader.may_list(name, &self.config) {
+            return Err(reader.refusal(name));
+        }
+        let stream = self.stream(name, reader)?;
+        let access = reader.access(name, self).await?;
+        Ok((stream, access))
+    }
+
+    fn stream(&self, name: &str, reader: &Reader) -> Result<Arc<Stream>, Finding> {
         self.state.store.stream(name).ok_or_else(|| {
             let streams = self.state.store.streams();
-            let names: Vec<&str> = streams.iter().take(50).map(|stream| stream.name()).collect();
+            let theirs =
+                streams.iter().filter(|stream| reader.may_list(stream.name(), &self.config));
+            let names: Vec<&str> = theirs.take(50).map(|stream| stream.name()).collect();
             let suggestion = match names.as_slice() {
                 [] => "there is no stream yet; a pipeline in the config makes one".to_owned(),
                 names => format!("the streams are: {}", names.join(", ")),
@@ -177,6 +195,9 @@ impl From<Finding> for Problem {
         let status = match finding.code {
             "unknown-stream" => StatusCode::NOT_FOUND,
             "cursor-ahead" => StatusCode::CONFLICT,
+            "unauthorized" => StatusCode::UNAUTHORIZED,
+            "forbidden" => StatusCode::FORBIDDEN,
+            "undecided" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
         Self::new(status, finding)

@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
 
+use super::filter::Filter;
 use crate::model::Finding;
 use crate::model::finding::did_you_mean;
 use crate::store::StoreError;
@@ -41,6 +42,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, Json(&self.finding)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
@@ -80,24 +84,42 @@ pub(super) fn name_in_path(path: Result<Path<String>, PathRejection>) -> Result<
 
 /// The parameters behind the question mark. One that is not known is an error: a slip would
 /// otherwise read another part of the stream than was meant.
-pub(super) struct Parameters(HashMap<String, String>);
+pub(super) struct Parameters {
+    values: HashMap<String, String>,
+    /// Given any number of times: each is a group.
+    filters: Vec<String>,
+}
 
 impl Parameters {
     pub(super) fn read(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
         let query = uri.query().unwrap_or_default();
-        let mut values = HashMap::new();
+        let (mut values, mut filters) = (HashMap::new(), Vec::new());
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            if name != "token" && !known.contains(&name.as_ref()) {
+            let bears_token = matches!(&*name, "token" | "ticket");
+            if !bears_token && !known.contains(&name.as_ref()) {
                 return Err(unknown_parameter(&name, known));
             }
-            values.insert(name.into_owned(), value.into_owned());
+            match &*name {
+                "filter" => filters.push(value.into_owned()),
+                _ => drop(values.insert(name.into_owned(), value.into_owned())),
+            }
         }
-        Ok(Self(values))
+        Ok(Self { values, filters })
     }
 
     /// A parameter's value; one without a value counts as left out.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl Parameters {
+    /// The `filter` parameters, each of them a group.
+    pub(super) fn filter(&self) -> Result<Option<Filter>, Finding> {
+        if self.filters.is_empty() {
+            return Ok(None);
+        }
+        Filter::read(self.filters.iter().map(String::as_str), "filter").map(Some)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{Uri, header};
@@ -10,9 +11,13 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::Server;
+use super::auth::Reader;
+use super::fanout::Seat;
 use super::feed::{Feed, Found};
+use super::filter::Filter;
 use super::place::{Gap, Place};
 use super::problem::{Parameters, Problem, name_in_path};
+use super::runs::Form;
 use super::visit::count_events;
 use crate::model::event::Events;
 use crate::model::{Finding, Offset, Period};
@@ -23,31 +28,44 @@ const MAX_LIMIT: usize = 1000;
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// A page is full when its events have so many bytes, however few they are.
 const FULL: usize = 4 << 20;
+/// Bytes of events that are looked at for one page, however few of them are wanted.
+const MOST_LOOKED_AT: usize = 32 << 20;
 
 /// `GET /v1/streams/{stream}/events`
 pub(super) async fn events(
     State(server): State<Arc<Server>>,
+    Extension(reader): Extension<Reader>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let stream = server.stream(&name_in_path(path)?)?;
+    let (stream, access) = server.open(&name_in_path(path)?, &reader).await?;
     let asked = Asked::read(&uri)?;
+    access.check(asked.filter.as_ref())?;
+    let seat =
+        access.wanted(asked.filter.as_ref()).map(|wanted| Seat::new(wanted, Form::CloudEvents));
     let start = asked.place.resolve(&stream, &server)?;
     let mut feed = Feed::new(stream, start);
-    let mut page = Page::new(start.after, start.gap, asked.limit);
+    let mut page = Page::new(start.after, start.gap, asked.limit, seat);
     page.fill(&mut feed).await?;
-    if page.is_empty() {
-        tokio::select! {
-            _ = timeout(asked.wait, feed.ready()) => page.fill(&mut feed).await?,
-            () = server.shutdown.cancelled() => {}
+    let waiting = async {
+        while page.is_empty() {
+            feed.ready().await;
+            page.fill(&mut feed).await?;
         }
+        Ok::<_, StoreError>(())
+    };
+    tokio::select! {
+        // Nothing is waited for when there is something already.
+        biased;
+        waited = timeout(asked.wait, waiting) => waited.unwrap_or(Ok(()))?,
+        () = server.shutdown.cancelled() => {}
     }
     count_events(&server.state.metrics, "pull", page.count);
     let more = feed.newest() > page.next;
     let fixed = asked.place != Place::Earliest && asked.place != Place::Latest;
     let caching = match fixed && page.is_full() && more && page.gap.is_none() {
         // Events never change, so neither does a full page behind a given cursor.
-        true if server.config.token.is_none() => "public, max-age=3600, immutable",
+        true if !server.config.is_guarded() => "public, max-age=3600, immutable",
         true => "private, max-age=3600, immutable",
         false => "no-store",
     };
@@ -58,16 +76,18 @@ pub(super) async fn events(
 /// What a request asks for.
 struct Asked {
     place: Place,
+    filter: Option<Filter>,
     limit: usize,
     wait: Duration,
 }
 
 impl Asked {
     fn read(uri: &Uri) -> Result<Self, Problem> {
-        let parameters = Parameters::read(uri, &["after", "limit", "wait"])?;
+        let parameters = Parameters::read(uri, &["after", "limit", "wait", "filter"])?;
         let place = parameters.get("after").map(|text| Place::read(text, "after")).transpose()?;
         Ok(Self {
             place: place.unwrap_or(Place::Earliest),
+            filter: parameters.filter()?,
             limit: parameters.get("limit").map_or(Ok(DEFAULT_LIMIT), read_limit)?,
             wait: parameters.get("wait").map_or(Ok(Duration::ZERO), read_wait)?,
         })
@@ -101,19 +121,24 @@ struct Page {
     limit: usize,
     next: Offset,
     gap: Option<Gap>,
+    /// Where not every event is wanted, or seen as it is.
+    seat: Option<Seat>,
+    /// Bytes of events that were looked at.
+    looked_at: usize,
 }
 
 impl Page {
-    fn new(next: Offset, gap: Option<Gap>, limit: usize) -> Self {
-        Self { json: Vec::new(), count: 0, limit, next, gap }
+    fn new(next: Offset, gap: Option<Gap>, limit: usize, seat: Option<Seat>) -> Self {
+        Self { json: Vec::new(), count: 0, limit, next, gap, seat, looked_at: 0 }
     }
 
+    /// Whether it is worth waiting for more.
     fn is_empty(&self) -> bool {
-        self.count == 0 && self.gap.is_none()
+        self.count == 0 && self.gap.is_none() && self.looked_at < MOST_LOOKED_AT
     }
 
     fn is_full(&self) -> bool {
-        self.count >= self.limit || self.json.len() >= FULL
+        self.count >= self.limit || self.json.len() >= FULL || self.looked_at >= MOST_LOOKED_AT
     }
 
     /// Takes what there is. A gap begins a page of its own, so that it is told in its place.
@@ -135,12 +160,20 @@ impl Page {
             if self.is_full() {
                 return;
             }
+            self.next = event.offset;
+            let seen = match &mut self.seat {
+                None => Some(event.json),
+                Some(seat) => {
+                    self.looked_at += event.json.len();
+                    seat.see(&event)
+                }
+            };
+            let Some(json) = seen else { continue };
             if self.count > 0 {
                 self.json.push(b',');
             }
-            self.json.extend_from_slice(&event.json);
+            self.json.extend_from_slice(&json);
             self.count += 1;
-            self.next = event.offset;
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 
+use super::fanout::Item;
 use crate::model::event::Events;
 use crate::model::{Cursor, Epoch, EventRecord, Offset};
 use crate::store::StoreError;
@@ -44,6 +45,18 @@ pub(super) struct Frame {
 }
 
 impl Run {
+    /// Of events that were encoded one by one.
+    pub(super) fn of(items: Vec<Item>) -> Self {
+        let mut bytes = Vec::with_capacity(items.iter().map(|item| item.text.len()).sum());
+        let mut frames = Vec::with_capacity(items.len());
+        for Item { offset, text } in items {
+            let start = bytes.len();
+            bytes.extend_from_slice(text.as_bytes());
+            frames.push(Frame { offset, start, text });
+        }
+        Self { bytes: bytes.into(), frames }
+    }
+
     /// The events behind `after`.
     pub(super) fn after(&self, after: Offset) -> &[Frame] {
         &self.frames[self.first_after(after)..]
@@ -146,6 +159,27 @@ fn encode(form: Form, stream: &str, epoch: Epoch, events: &Events) -> Option<Run
         Form::Sse => framed(epoch, events, [b"id: ", b"\ndata: ", b"\n\n"]),
         Form::CloudEvents => as_they_are(events),
     }
+}
+
+/// One event by itself; `None` where it is no UTF-8 text.
+pub(super) fn encode_one(
+    form: Form,
+    stream: &str,
+    epoch: Epoch,
+    offset: Offset,
+    json: Bytes,
+) -> Option<Utf8Bytes> {
+    let cursor = Cursor { epoch, offset };
+    let text = match form {
+        Form::CloudEvents => return Utf8Bytes::try_from(json).ok(),
+        Form::Walmill => {
+            let name = serde_json::to_string(stream).ok()?;
+            let event = std::str::from_utf8(&json).ok()?;
+            format!(r#"{{"type":"event","stream":{name},"cursor":"{cursor}","event":{event}}}"#)
+        }
+        Form::Sse => format!("id: {cursor}\ndata: {}\n\n", std::str::from_utf8(&json).ok()?),
+    };
+    Some(text.into())
 }
 
 /// Each event as `before cursor between json behind`.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Interval, interval_at};
 use tracing::error;
 
 use super::Server;
+use super::auth::{Guardian, Reader};
 use super::connection::Progress;
 use super::feed::{Feed, Found};
 use super::place::{Gap, Place};
@@ -40,12 +41,16 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(super) async fn subscribe(
     State(server): State<Arc<Server>>,
     Extension(progress): Extension<Arc<Progress>>,
+    Extension(reader): Extension<Reader>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let stream = server.stream(&name_in_path(path)?)?;
-    let start = asked_place(&uri, &headers)?.resolve(&stream, &server)?;
+    let parameters = Parameters::read(&uri, &["last_event_id", "filter"])?;
+    let (stream, access) = server.open(&name_in_path(path)?, &reader).await?;
+    let filter = parameters.filter()?;
+    access.check(filter.as_ref())?;
+    let start = asked_place(&parameters, &headers)?.resolve(&stream, &server)?;
     let visit = server.visits.admit("sse", progress)?;
     let response_headers = [
         (header::CONTENT_TYPE, "text/event-stream".to_owned()),
@@ -54,8 +59,12 @@ pub(super) async fn subscribe(
         (HeaderName::from_static("x-accel-buffering"), "no".to_owned()),
         (REPLAY_FROM, server.cursor(start.after).to_string()),
     ];
+    let mut guardian = Guardian::new(Arc::clone(&server), reader);
+    let wanted = access.wanted(filter.as_ref());
+    guardian.watch(stream.name(), access);
     let subscriber = Subscriber {
-        feed: Feed::new(stream, start),
+        feed: Feed::of(stream, start, wanted, Form::Sse),
+        guardian,
         first_gap: start.gap,
         phase: Phase::Beginning,
         heartbeat: interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
@@ -70,8 +79,7 @@ pub(super) async fn subscribe(
 
 /// A browser that reconnects says where it was in the header, and repeats the address it was first
 /// given: the header is the later word.
-fn asked_place(uri: &Uri, headers: &HeaderMap) -> Result<Place, Problem> {
-    let parameters = Parameters::read(uri, &["last_event_id"])?;
+fn asked_place(parameters: &Parameters, headers: &HeaderMap) -> Result<Place, Problem> {
     let header = match headers.get(LAST_EVENT_ID).map(|value| value.to_str()) {
         Some(Ok(text)) => Some(text).filter(|text| !text.is_empty()),
         Some(Err(_)) => {
@@ -91,6 +99,7 @@ fn asked_place(uri: &Uri, headers: &HeaderMap) -> Result<Place, Problem> {
 struct Subscriber {
     server: Arc<Server>,
     feed: Feed,
+    guardian: Guardian,
     first_gap: Option<Gap>,
     phase: Phase,
     heartbeat: Interval,
@@ -125,19 +134,32 @@ impl Subscriber {
                 () = self.server.shutdown.cancelled() => {
                     return self.closing("shutdown", "walmill is shutting down").into();
                 }
+                lapse = self.guardian.lapse() => {
+                    let (code, message) = lapse.words();
+                    return self.closing(code, message).into();
+                }
                 () = self.feed.ready() => {
                     if let Some(chunk) = self.read().await {
                         self.heartbeat.reset();
                         return chunk;
                     }
                 }
-                _ = self.heartbeat.tick() => return Bytes::from_static(b":\n\n"),
+                _ = self.heartbeat.tick() => return self.beat(),
             }
         }
     }
 
+    /// A sign of life. Where a filter left events out it says where the reader is by now, so that
+    /// one that reconnects does not go through them again.
+    fn beat(&mut self) -> Bytes {
+        match self.feed.settle() {
+            true => format!("id: {}\n\n", self.server.cursor(self.feed.after())).into(),
+            false => Bytes::from_static(b":\n\n"),
+        }
+    }
+
     async fn read(&mut self) -> Option<Bytes> {
-        match self.feed.read_run(Form::Sse, &self.server).await {
+        match self.feed.read_run(Form::Sse, usize::MAX, &self.server).await {
             Ok(Found::Run(run)) => {
                 let (bytes, count) = run.bytes_after(self.feed.after());
                 self.feed.advance(run.last()?);
@@ -159,6 +181,7 @@ impl Subscriber {
     fn closing(&mut self, outcome: &'static str, message: &str) -> String {
         self.phase = Phase::Ended;
         self.visit.leaves(outcome);
+        self.feed.settle();
         let cursor = self.server.cursor(self.feed.after()).to_string();
         let data = json!({ "code": outcome, "message": message, "cursor": cursor });
         format!("event: closing\ndata: {data}\n\n")

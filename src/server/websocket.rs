@@ -3,6 +3,7 @@
 //! which streams and every text frame is one CloudEvent.
 
 mod message;
+mod pace;
 mod session;
 mod subscription;
 
@@ -16,6 +17,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::Server;
+use super::auth::Reader;
 use super::connection::Progress;
 use super::problem::{Parameters, Problem};
 use super::runs::Form;
@@ -27,27 +29,30 @@ use subscription::{Subscription, Wish};
 const WALMILL: &str = "walmill.v1.json";
 /// The CloudEvents WebSocket binding's.
 const CLOUDEVENTS: &str = "cloudevents.json";
-/// The largest message, and frame, that a client may send.
-const MAX_MESSAGE: usize = 64 << 10;
 
 /// `GET /v1/ws`
 pub(super) async fn upgrade(
     State(server): State<Arc<Server>>,
     Extension(progress): Extension<Arc<Progress>>,
+    Extension(reader): Extension<Reader>,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(not_a_websocket)?.protocols([WALMILL, CLOUDEVENTS]);
     let form = negotiate(&upgrade)?;
-    let subscriptions = asked_by_address(&uri, form, &server)?;
+    let subscriptions = asked_by_address(&uri, form, &reader, &server).await?;
+    if subscriptions.is_empty() && !reader.may_come(&server.config) {
+        return Err(reader.refusal("/v1/ws").into());
+    }
     let visit = server.visits.admit("websocket", progress)?;
     let upgrade = upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(server.max_message())
+        .max_frame_size(server.max_message())
         .read_buffer_size(4 << 10)
         .write_buffer_size(server.buffer());
-    Ok(upgrade
-        .on_upgrade(move |socket| Session::new(server, socket, visit, form).run(subscriptions)))
+    Ok(upgrade.on_upgrade(move |socket| {
+        Session::new(server, socket, visit, form, reader).run(subscriptions)
+    }))
 }
 
 fn negotiate(upgrade: &WebSocketUpgrade) -> Result<Form, Problem> {
@@ -68,16 +73,22 @@ fn negotiate(upgrade: &WebSocketUpgrade) -> Result<Form, Problem> {
 
 /// The streams named in the address, all of them or an error. `cloudevents.json` has no other way
 /// to say it; for `walmill.v1.json` it saves the first message.
-fn asked_by_address(uri: &Uri, form: Form, server: &Server) -> Result<Vec<Subscription>, Problem> {
-    let parameters = Parameters::read(uri, &["streams", "from"])?;
+async fn asked_by_address(
+    uri: &Uri,
+    form: Form,
+    reader: &Reader,
+    server: &Server,
+) -> Result<Vec<Subscription>, Problem> {
+    let parameters = Parameters::read(uri, &["streams", "from", "filter"])?;
     let Some(streams) = parameters.get("streams") else {
         return match form {
             Form::CloudEvents => Err(Problem::bad_request(no_streams())),
             _ => Ok(Vec::new()),
         };
     };
-    let wish = Wish::from_address(streams, parameters.get("from"))?;
-    Ok(wish.grant(&[], server)?)
+    let filter = parameters.filter()?;
+    let wish = Wish::from_address(streams, parameters.get("from"), filter)?;
+    Ok(wish.grant(&[], form, reader, server).await?)
 }
 
 fn no_streams() -> Finding {

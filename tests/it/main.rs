@@ -2,6 +2,7 @@
 
 mod alive;
 mod allocations;
+mod auth;
 mod backfill;
 mod bad_input;
 mod compiler;
@@ -12,8 +13,10 @@ mod differential;
 mod doctor;
 mod encoder;
 mod end_to_end;
+mod filters;
 mod fuzzed;
 mod hostile;
+mod hostile_clients;
 mod languages;
 mod layers;
 mod login;
@@ -24,6 +27,7 @@ mod protocol;
 mod pull;
 mod reload;
 mod replay;
+mod real_clients;
 mod schema;
 mod slot;
 mod snapshot;

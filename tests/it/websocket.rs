@@ -270,7 +270,7 @@ async fn hostile_messages_are_answered_and_the_connection_goes_on() {
         (r#"{"type":"subscribe"}"#, "no-streams"),
         (r#"{"type":"subscribe","streams":[]}"#, "no-streams"),
         (r#"{"type":"subscribe","streams":"posts"}"#, "bad-message"),
-        (r#"{"type":"subscribe","streams":["posts"],"filter":"x"}"#, "bad-message"),
+        (r#"{"type":"subscribe","streams":["posts"],"filter":"x"}"#, "bad-filter"),
         (r#"{"type":"subscribe","streams":["posts"],"window":0}"#, "bad-message"),
         (r#"{"type":"subscribe","streams":["posts"],"window":-1}"#, "bad-message"),
         (r#"{"type":"subscribe","streams":["posts"],"window":1e99}"#, "bad-message"),

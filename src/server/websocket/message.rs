@@ -2,7 +2,7 @@
 //!
 //! | client | |
 //! |---|---|
-//! | `subscribe` | `streams`; if wanted `id`, `from` (a place for all, or each stream's), `window` |
+//! | `subscribe` | `streams`; if wanted `id`, `from` (a place for all, or each stream's), `filter` (a group of conditions, or several), `window` |
 //! | `unsubscribe` | `id` or `streams` |
 //! | `ack` | `stream`, `cursor`: opens the window up to there |
 //! | `ping` | |
@@ -25,6 +25,7 @@ use serde_json::json;
 
 use crate::model::Finding;
 use crate::server::Server;
+use crate::server::filter::Filter;
 use crate::server::place::Gap;
 
 /// Any message of a client. One shape for all of them, because serde's tagged enums read numbers
@@ -38,6 +39,7 @@ pub(super) struct Request {
     #[serde(default)]
     pub(super) streams: Vec<String>,
     pub(super) from: Option<From>,
+    pub(super) filter: Option<Groups>,
     pub(super) window: Option<NonZeroU32>,
     pub(super) stream: Option<String>,
     pub(super) cursor: Option<String>,
@@ -51,6 +53,25 @@ pub(super) enum From {
     All(String),
     /// Each of them.
     Each(HashMap<String, String>),
+}
+
+/// A filter's groups of conditions.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Groups {
+    /// The only one.
+    One(String),
+    /// One of these must hold.
+    Several(Vec<String>),
+}
+
+impl Groups {
+    pub(super) fn read(&self) -> Result<Filter, Finding> {
+        match self {
+            Self::One(group) => Filter::read([group.as_str()], "filter"),
+            Self::Several(groups) => Filter::read(groups.iter().map(String::as_str), "filter"),
+        }
+    }
 }
 
 impl Request {

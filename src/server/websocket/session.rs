@@ -2,7 +2,6 @@
 //! sends what its streams have, and keeps the time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::Bytes;
@@ -12,8 +11,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::error;
 
 use super::message::{self, Position, Request};
+use super::pace::Pace;
 use super::subscription::{Subscription, Wish, subscribed};
 use crate::model::{Cursor, Finding};
+use crate::server::auth::{Guardian, Lapse, Reader};
 use crate::server::connection::Stalled;
 use crate::server::feed::Found;
 use crate::server::place::Gap;
@@ -22,10 +23,11 @@ use crate::server::visit::Visit;
 use crate::server::{GRACE, Server};
 use crate::store::StoreError;
 
-/// A client is asked so often whether it is still there.
-const PING: Duration = Duration::from_secs(20);
-/// It has left when it says nothing for so many times [`PING`].
+/// A client has left when it says nothing for so many times `server.ping`.
 const SILENT_PINGS: u32 = 2;
+/// Close codes that say what HTTP says with 401 and 403.
+const EXPIRED: u16 = 4401;
+const FORBIDDEN: u16 = 4403;
 /// The longest reason that fits in a close frame.
 const MAX_REASON: usize = 123;
 
@@ -36,6 +38,8 @@ pub(super) struct Session {
     visit: Visit,
     form: Form,
     subscriptions: Vec<Subscription>,
+    guardian: Guardian,
+    pace: Pace,
     /// Which subscription is asked first, so that a busy one does not starve the others.
     turn: usize,
     ping: Interval,
@@ -55,6 +59,8 @@ enum Leave {
     Shutdown,
     /// It sent what can't be read.
     Unreadable(u16, &'static str),
+    /// What it was granted has ended.
+    Lapsed(Lapse),
     /// The store failed.
     Failed,
 }
@@ -87,6 +93,11 @@ impl Leave {
             Self::Slow => Some((close_code::AGAIN, "slow", "the client took nothing for too long")),
             Self::Shutdown => Some((close_code::RESTART, "shutdown", "walmill is shutting down")),
             Self::Unreadable(code, why) => Some((*code, "unreadable", why)),
+            Self::Lapsed(lapse) => {
+                let (word, sentence) = lapse.words();
+                let code = if *lapse == Lapse::Expired { EXPIRED } else { FORBIDDEN };
+                Some((code, word, sentence))
+            }
             Self::Failed => {
                 Some((close_code::ERROR, "store-failed", "the store could not be read"))
             }
@@ -98,17 +109,27 @@ impl Leave {
             Self::Gone => "closed",
             Self::Slow => "slow",
             Self::Shutdown => "shutdown",
+            Self::Lapsed(lapse) => lapse.words().0,
             Self::Silent | Self::Unreadable(..) | Self::Failed => "error",
         }
     }
 }
 
 impl Session {
-    pub(super) fn new(server: Arc<Server>, socket: WebSocket, visit: Visit, form: Form) -> Self {
-        let mut ping = interval_at(Instant::now() + PING, PING);
+    pub(super) fn new(
+        server: Arc<Server>,
+        socket: WebSocket,
+        visit: Visit,
+        form: Form,
+        reader: Reader,
+    ) -> Self {
+        let period = server.config.ping.duration();
+        let mut ping = interval_at(Instant::now() + period, period);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let subscriptions = Vec::new();
-        Self { server, socket, visit, form, subscriptions, turn: 0, ping, unanswered: 0 }
+        let guardian = Guardian::new(Arc::clone(&server), reader);
+        let pace = Pace::new(server.config.max_messages_per_second);
+        let (subscriptions, turn, unanswered) = (Vec::new(), 0, 0);
+        Self { server, socket, visit, form, subscriptions, guardian, pace, turn, ping, unanswered }
     }
 
     /// Serves the client until one of the two sides leaves.
@@ -139,7 +160,8 @@ impl Session {
         tokio::select! {
             biased;
             () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
-            message = self.socket.recv() => self.hear(message).await,
+            lapse = self.guardian.lapse() => Err(Leave::Lapsed(lapse)),
+            message = self.pace.next(&mut self.socket) => self.hear(message).await,
             _ = self.ping.tick() => self.ask_whether_still_there().await,
             index = next_ready(&mut self.subscriptions, self.turn) => self.forward(index).await,
         }
@@ -183,8 +205,13 @@ impl Session {
 
     async fn subscribe(&mut self, request: Request) -> Result<(), Leave> {
         let id = request.id.clone();
-        let granted = Wish::from_message(request)
-            .and_then(|wish| wish.grant(&self.subscriptions, &self.server));
+        let granted = match Wish::from_message(request) {
+            Ok(wish) => {
+                let reader = self.guardian.reader();
+                wish.grant(&self.subscriptions, self.form, reader, &self.server).await
+            }
+            Err(finding) => Err(finding),
+        };
         match granted {
             Ok(granted) => self.add(granted).await,
             Err(finding) => self.say(message::error(id.as_deref(), &finding)).await,
@@ -200,6 +227,9 @@ impl Session {
             if let Some(gap) = subscription.gap.take() {
                 self.say(self.gap(subscription.feed.name(), gap)).await?;
             }
+            if let Some(access) = subscription.access.take() {
+                self.guardian.watch(subscription.feed.name(), access);
+            }
             self.subscriptions.push(subscription);
         }
         Ok(())
@@ -213,6 +243,7 @@ impl Session {
         };
         let removed = self.subscriptions.extract_if(.., meant);
         let removed: Vec<String> = removed.map(|s| s.feed.name().to_owned()).collect();
+        removed.iter().for_each(|stream| self.guardian.forget(stream));
         match removed.is_empty() {
             false => Ok(message::unsubscribed(id.as_deref(), &removed)),
             true => Err(Finding::error("not-subscribed", "", "no subscription is meant by this")
@@ -247,7 +278,8 @@ impl Session {
     async fn forward(&mut self, index: usize) -> Result<(), Leave> {
         self.turn = index + 1;
         let subscription = &mut self.subscriptions[index];
-        match subscription.feed.read_run(self.form, &self.server).await? {
+        let room = subscription.room();
+        match subscription.feed.read_run(self.form, room, &self.server).await? {
             Found::Run(run) => self.send_run(index, &run).await,
             Found::Gap(gap) => {
                 let text = self.gap(self.subscriptions[index].feed.name(), gap);
@@ -302,6 +334,9 @@ impl Session {
         &mut self,
         (code, word, sentence): (u16, &str, &str),
     ) -> Result<(), axum::Error> {
+        self.subscriptions.iter_mut().for_each(|subscription| {
+            subscription.feed.settle();
+        });
         let position = |subscription: &Subscription| Position {
             name: subscription.feed.name().to_owned(),
             cursor: self.server.cursor(subscription.feed.after()).to_string(),
@@ -346,7 +381,7 @@ fn unreadable(error: axum::Error) -> Leave {
     use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     match error.into_inner().downcast::<Error>().map(|error| *error) {
         Ok(Error::Capacity(_)) => {
-            Leave::Unreadable(close_code::SIZE, "a message may have 64 KiB at most")
+            Leave::Unreadable(close_code::SIZE, "the message is larger than it may be")
         }
         Ok(Error::Utf8(_)) => Leave::Unreadable(close_code::INVALID, "a text is not UTF-8"),
         Ok(Error::Protocol(ResetWithoutClosingHandshake)) => Leave::Gone,

@@ -8,11 +8,12 @@ use serde_json::json;
 use super::message::{From, Request};
 use crate::model::{Finding, Offset};
 use crate::server::Server;
+use crate::server::auth::{Access, Reader};
 use crate::server::feed::Feed;
+use crate::server::filter::Filter;
 use crate::server::place::{Gap, Place};
+use crate::server::runs::Form;
 
-/// Streams that one connection may read.
-const MAX_STREAMS: usize = 256;
 /// Events that may be on their way to a client that asked for a window.
 const MAX_WINDOW: u32 = 65_536;
 
@@ -22,6 +23,7 @@ pub(super) struct Wish {
     id: Option<String>,
     /// Each stream once, and where to begin.
     streams: Vec<(String, Place)>,
+    filter: Option<Filter>,
     window: Option<NonZeroU32>,
 }
 
@@ -39,13 +41,14 @@ impl Wish {
                 }
             }
         }
+        let filter = request.filter.map(|groups| groups.read()).transpose()?;
         let place_of = |name: String| {
             let place = each.remove(&name).unwrap_or(all);
             (name, place)
         };
         let streams = request.streams.into_iter().map(place_of).collect();
         match each.into_keys().next() {
-            None => Self { id: request.id, streams, window: request.window }.checked(),
+            None => Self { id: request.id, streams, filter, window: request.window }.checked(),
             Some(name) => Err(Finding::error(
                 "bad-message",
                 format!("from.{name}"),
@@ -55,7 +58,11 @@ impl Wish {
     }
 
     /// `streams=a,b` with `from` for all of them, or `from=x,y`, one for each.
-    pub(super) fn from_address(streams: &str, from: Option<&str>) -> Result<Self, Finding> {
+    pub(super) fn from_address(
+        streams: &str,
+        from: Option<&str>,
+        filter: Option<Filter>,
+    ) -> Result<Self, Finding> {
         let names: Vec<String> = streams.split(',').map(str::to_owned).collect();
         let places = from.unwrap_or("latest").split(',').map(|text| Place::read(text, "from"));
         let places: Vec<Place> = places.collect::<Result<_, _>>()?;
@@ -71,7 +78,8 @@ impl Wish {
                 .suggest("give one place for all streams, or one for each, with commas"));
             }
         };
-        Self { id: None, streams: names.into_iter().zip(places).collect(), window: None }.checked()
+        let streams = names.into_iter().zip(places).collect();
+        Self { id: None, streams, filter, window: None }.checked()
     }
 
     fn checked(self) -> Result<Self, Finding> {
@@ -86,13 +94,16 @@ impl Wish {
     }
 
     /// Every stream of the wish, or the first reason against it.
-    pub(super) fn grant(
+    pub(super) async fn grant(
         self,
         present: &[Subscription],
+        form: Form,
+        reader: &Reader,
         server: &Server,
     ) -> Result<Vec<Subscription>, Finding> {
-        if present.len() + self.streams.len() > MAX_STREAMS {
-            let message = format!("one connection reads at most {MAX_STREAMS} streams");
+        let most = server.config.max_streams.get();
+        if present.len() + self.streams.len() > most {
+            let message = format!("one connection reads at most {most} streams");
             return Err(Finding::error("too-many-streams", "streams", message)
                 .suggest("open another connection for the others"));
         }
@@ -102,11 +113,14 @@ impl Wish {
                 let message = format!("`{name}` is read on this connection already");
                 return Err(Finding::error("already-subscribed", name, message));
             }
-            let stream = server.stream(&name)?;
+            let (stream, access) = server.open(&name, reader).await?;
+            access.check(self.filter.as_ref())?;
             let start = place.resolve(&stream, server)?;
+            let wanted = access.wanted(self.filter.as_ref());
             granted.push(Subscription {
                 id: self.id.clone(),
-                feed: Feed::new(stream, start),
+                feed: Feed::of(stream, start, wanted, form),
+                access: Some(access),
                 gap: start.gap,
                 window: self.window.map(Window::new),
             });
@@ -119,6 +133,8 @@ impl Wish {
 pub(super) struct Subscription {
     pub(super) id: Option<String>,
     pub(super) feed: Feed,
+    /// What was granted, until somebody watches over it.
+    pub(super) access: Option<Access>,
     /// A gap at its very beginning that the client has not been told of.
     pub(super) gap: Option<Gap>,
     pub(super) window: Option<Window>,

@@ -1,6 +1,7 @@
 //! The server over a real store, without the parts around it: a test commits events itself, and
 //! says what the source and the plugins would.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use walmill::metrics::Metrics;
+use walmill::model::access::Authorize;
 use walmill::model::backfill::Backfills;
 use walmill::model::event::Events;
 use walmill::model::reload::Reloads;
@@ -40,6 +42,9 @@ pub struct Serving {
     _folder: TempDir,
 }
 
+/// By name.
+pub type Authorizers = BTreeMap<String, Arc<dyn Authorize>>;
+
 /// One per transaction, so that any place between two of them can be named.
 const COMMIT_STEP: u64 = 8;
 
@@ -56,6 +61,21 @@ impl Serving {
 
     /// The same with another config; `listen` and `path` are chosen here.
     pub async fn configured(config: Config, store: store::Config) -> Self {
+        Self::authorized(config, store, Authorizers::new()).await
+    }
+
+    /// The same with a config that is written as in the file, below `[server]`.
+    pub async fn written(config: &str) -> Self {
+        let config = toml::from_str(config).expect("a config");
+        Self::configured(config, store::Config::default()).await
+    }
+
+    /// The same with plugins that decide about readers.
+    pub async fn authorized(
+        config: Config,
+        store: store::Config,
+        authorizers: Authorizers,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let metrics = Arc::new(Metrics::new());
         let store = store::Config { path: folder.path().to_owned(), ..store };
@@ -76,6 +96,7 @@ impl Serving {
             pipelines: watch::channel(vec![pipeline_seen]).1,
             outputs: watch::channel(Vec::new()).1,
             reloads: Reloads { requests: mpsc::channel(1).0, last: watch::channel(None).1 },
+            authorizers,
         };
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..config };
         let listener = server::bind(&config).await.expect("bind");
@@ -114,6 +135,36 @@ impl Serving {
                 pipeline: "main".into(),
                 cursor: Offset::end_of(commit),
                 events: vec![(stream.into(), transaction(stream, commit, events, text))],
+                ..Outcome::default()
+            })
+            .expect("commit");
+    }
+
+    /// Commits a transaction of these events' `data`; the key is each record's `id`.
+    pub fn commit_rows(&self, stream: &str, rows: &[Value]) {
+        let commit = Lsn(COMMIT_STEP * (1 + self.committed.fetch_add(1, Ordering::Relaxed)));
+        let mut builder = EventsBuilder::default();
+        for (ordinal, data) in (0..).zip(rows) {
+            let row =
+                if data["record"].is_object() { &data["record"] } else { &data["old_record"] };
+            let key = format!("public.{stream}/{}", row["id"]);
+            let offset = Offset::new(commit, ordinal);
+            let event = json!({
+                "specversion": "1.0", "id": EventId(offset).to_string(), "source": "/test/1/1",
+                "type": format!("walmill.row.{}", data["op"].as_str().unwrap_or("insert")),
+                "subject": key, "partitionkey": key, "stream": stream, "data": data,
+            });
+            builder.push(
+                offset,
+                |bytes| bytes.extend_from_slice(key.as_bytes()),
+                |bytes| bytes.extend_from_slice(event.to_string().as_bytes()),
+            );
+        }
+        self.store
+            .commit(Outcome {
+                pipeline: "main".into(),
+                cursor: Offset::end_of(commit),
+                events: vec![(stream.into(), builder.finish())],
                 ..Outcome::default()
             })
             .expect("commit");

@@ -1,0 +1,35 @@
+//! How fast a client is listened to: what it sends faster waits in its socket, and then with it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use tokio::time::{Instant, sleep_until};
+
+/// So many seconds' messages may come at once.
+const BURST: u32 = 2;
+
+/// Listens to a client, and not faster than it may speak.
+pub(super) struct Pace {
+    /// For one message.
+    cost: Duration,
+    /// When all that was said until now will have been paid for.
+    paid: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(per_second: NonZeroU32) -> Self {
+        Self { cost: Duration::from_secs(1) / per_second.get(), paid: Instant::now() }
+    }
+
+    /// The next message. It may be dropped and called again at any time.
+    pub(super) async fn next(
+        &mut self,
+        socket: &mut WebSocket,
+    ) -> Option<Result<Message, axum::Error>> {
+        sleep_until(self.paid - Duration::from_secs(u64::from(BURST))).await;
+        let message = socket.recv().await;
+        self.paid = self.paid.max(Instant::now()) + self.cost;
+        message
+    }
+}
