@@ -288,6 +288,11 @@ impl Parts {
             let output = output::webhook::Webhook::new(config)?;
             statuses.push(self.start_output(tasks, config.deliver(), output));
         }
+        let database = &self.config.source.url.database();
+        for config in &self.config.outputs.nats {
+            let output = output::nats::Nats::new(config, database)?;
+            statuses.push(self.start_output(tasks, config.delivery.config(), output));
+        }
         Ok(statuses)
     }
 

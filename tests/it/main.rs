@@ -3,6 +3,7 @@
 mod alive;
 mod backfill;
 mod bad_input;
+mod brokers;
 mod console;
 mod demo;
 mod differential;

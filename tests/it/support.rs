@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod clients;
+pub mod outputs;
 pub mod process;
 pub mod proxy;
 pub mod replica;
