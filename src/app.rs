@@ -293,6 +293,10 @@ impl Parts {
             let output = output::nats::Nats::new(config, database)?;
             statuses.push(self.start_output(tasks, config.delivery.config(), output));
         }
+        for config in &self.config.outputs.redis {
+            let output = output::redis::Redis::new(config, database)?;
+            statuses.push(self.start_output(tasks, config.delivery.config(), output));
+        }
         Ok(statuses)
     }
 

@@ -10,6 +10,7 @@ pub mod deliver;
 pub mod envelope;
 pub mod format;
 pub mod nats;
+pub mod redis;
 pub mod template;
 pub mod webhook;
 
@@ -32,6 +33,9 @@ pub struct Config {
     /// `[[output.nats]]`
     #[serde(default)]
     pub nats: Vec<nats::Config>,
+    /// `[[output.redis]]`
+    #[serde(default)]
+    pub redis: Vec<redis::Config>,
 }
 
 /// What all kinds of outputs have in their sections.
@@ -61,7 +65,9 @@ impl Config {
     }
 
     fn brokers(&self) -> impl Iterator<Item = (&'static str, &broker::Delivery)> {
-        self.nats.iter().map(|it| ("nats", &it.delivery))
+        let nats = self.nats.iter().map(|it| ("nats", &it.delivery));
+        let redis = self.redis.iter().map(|it| ("redis", &it.delivery));
+        nats.chain(redis)
     }
 }
 

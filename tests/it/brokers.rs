@@ -1,6 +1,7 @@
 //! Brokers: what arrives at the real servers, whatever becomes of them meanwhile.
 
 mod nats;
+mod redis;
 mod server;
 
 use std::collections::{HashMap, HashSet};
@@ -39,6 +40,13 @@ struct Sent {
 }
 
 impl Sent {
+    fn extend(&mut self, more: Self) {
+        for (key, ids) in more.by_key {
+            self.by_key.entry(key).or_default().extend(ids);
+        }
+        self.last = more.last;
+    }
+
     /// Asks that all of it arrived, of each key in order: what comes again has come before, and
     /// nothing that was never sent is there. `arrived`: keys and ids as they stand at the broker.
     fn check(&self, arrived: &[(String, String)]) {
