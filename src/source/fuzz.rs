@@ -1,16 +1,15 @@
 //! A door for the fuzz target `stream` (`tests/fuzz`): what a server sends, from the socket's bytes
 //! to the journal's blocks, without a server.
 
-use std::cell::Cell;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 
 use super::assembler::{Assembler, Definitions, Step};
 use super::wire::{Wire, row, server_error};
-use crate::model::{ByteSize, Lsn, RelationId};
+use crate::model::{ByteSize, Lsn, Relation, RelationId};
 use crate::store::journal::{Append, Block};
 use crate::store::spill::Spills;
 
@@ -23,9 +22,18 @@ pub fn receive(bytes: &[u8], folder: &Path) -> anyhow::Result<Vec<Block>> {
     let spills = Spills::open(folder, ByteSize::new(0), Arc::new(|| Ok(())))?;
     let (first, second) = bytes.split_at(bytes.len() / 2);
     let mut wire = Wire::new(first.chain(second));
-    let known = Cell::new(0);
-    let intern = move |_: &_| Ok(RelationId(known.replace(known.get() + 1)));
-    let definitions = Definitions::new(Vec::new(), Box::new(|_| Ok(None)));
+    let interned = Arc::new(Mutex::new(Vec::<Arc<Relation>>::new()));
+    let known = Arc::clone(&interned);
+    let resolve = move |id: RelationId| {
+        let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.get(id.0 as usize).cloned())
+    };
+    let intern = move |relation: &Relation| {
+        let mut interned = interned.lock().unwrap_or_else(PoisonError::into_inner);
+        interned.push(Arc::new(relation.clone()));
+        Ok(RelationId(u32::try_from(interned.len() - 1).unwrap_or(u32::MAX)))
+    };
+    let definitions = Definitions::new(Vec::new(), Box::new(resolve));
     let mut assembler = Assembler::new(Lsn::ZERO, definitions, Box::new(intern), spills)?;
     let mut blocks = Vec::new();
     // There is nothing to wait for: the bytes are all here, and then there is an end.

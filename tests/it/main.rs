@@ -1,6 +1,7 @@
 //! Everything that needs more than one module, and the world outside: one binary.
 
 mod alive;
+mod allocations;
 mod backfill;
 mod bad_input;
 mod brokers;
@@ -11,6 +12,7 @@ mod doctor;
 mod encoder;
 mod end_to_end;
 mod fuzzed;
+mod languages;
 mod layers;
 mod login;
 mod oracle;

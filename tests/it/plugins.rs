@@ -1,7 +1,7 @@
 //! The ready-made plugins through the real host: what the golden cases in `plugins/*/tests` say
 //! goes in and comes out. The cases read as TOML; `golden` turns them into batches and back.
 
-mod golden;
+pub mod golden;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +19,10 @@ fn folder(plugin: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(plugin)
 }
 
-fn load(engine: &Engine, plugin: &str, config: &toml::Table) -> Result<Arc<Plugin>, Reason> {
+/// A plugin of `scripts/build-plugins`, with its configuration.
+pub fn load(engine: &Engine, plugin: &str, config: &toml::Table) -> Result<Arc<Plugin>, Reason> {
     let config = Config {
-        path: built_plugins().join(plugin).with_extension("wasm"),
+        path: built_plugins().join(format!("{plugin}.wasm")),
         config: toml::Value::Table(config.clone()).try_into().expect("a config table"),
         limits: Default::default(),
         allow: Default::default(),
@@ -38,14 +39,17 @@ fn check(plugin: &str) {
     let engine = Engine::new(Some(cache.path())).expect("an engine");
     let files = fs::read_dir(folder(plugin).join("tests")).expect("golden cases");
     for file in files {
-        let path = file.expect("a file").path();
-        let text = fs::read_to_string(&path).expect("golden cases");
-        let golden: golden::File = toml::from_str(&text).expect("golden cases");
-        for case in &golden.case {
-            let place = format!("{}: {}", path.display(), case.name);
-            let loaded = load(&engine, plugin, &case.config);
-            golden::check(&place, &golden.relation, case, loaded);
-        }
+        check_file(&engine, plugin, &file.expect("a file").path());
+    }
+}
+
+/// What the golden cases of a file say about a plugin.
+pub fn check_file(engine: &Engine, plugin: &str, path: &Path) {
+    let text = fs::read_to_string(path).expect("golden cases");
+    let golden: golden::File = toml::from_str(&text).expect("golden cases");
+    for case in &golden.case {
+        let place = format!("{plugin}: {}: {}", path.display(), case.name);
+        golden::check(&place, &golden.relation, case, load(engine, plugin, &case.config));
     }
 }
 

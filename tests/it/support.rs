@@ -1,5 +1,6 @@
 //! What the tests share: a database, a walmill process that can be killed, and clients.
 
+pub mod allocations;
 pub mod browser;
 pub mod clients;
 pub mod outputs;

@@ -44,7 +44,7 @@ impl Answer<'_> {
             report.failures.extend(self.rows.iter().map(|&row| fail(row, reason(), false)));
             return;
         };
-        let mut emitted = Emitted { outcome: &self.outcome, heap, next: 0 };
+        let mut emitted = Emitted { outcome: &self.outcome, heap, next: 0, cells: Vec::new() };
         let mut reasons = self.outcome.reasons.iter();
         for (event, &row) in self.rows.iter().enumerate() {
             let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
@@ -80,6 +80,8 @@ struct Emitted<'a> {
     outcome: &'a bindings::Outcome,
     heap: u16,
     next: usize,
+    /// The computed cells of the row in hand.
+    cells: Vec<Cell>,
 }
 
 impl Emitted<'_> {
@@ -99,8 +101,8 @@ impl Emitted<'_> {
             match route(names, &self.outcome.row_routes, at, row.stream) {
                 Ok(stream) => {
                     let shape = &plan.shapes[self.outcome.row_shapes[at] as usize];
-                    let cells = self.computed(at);
-                    let derived = derive(batch, shape, Row { stream, ..row }, &cells);
+                    self.compute(at);
+                    let derived = derive(batch, shape, Row { stream, ..row }, &self.cells);
                     batch.rows.push(derived);
                 }
                 Err(reason) => result = Err(reason),
@@ -113,23 +115,23 @@ impl Emitted<'_> {
         result
     }
 
-    fn computed(&self, row: usize) -> Vec<Cell> {
+    fn compute(&mut self, row: usize) {
+        self.cells.clear();
         let outcome = self.outcome;
         let (Some(&start), Some(&end)) = (outcome.starts.get(row), outcome.starts.get(row + 1))
         else {
-            return Vec::new();
+            return;
         };
-        (start as usize..end as usize)
-            .map(|at| {
-                let (tag, data) = (outcome.tags[at], outcome.data[at]);
-                if tagged::in_heap(tag) {
-                    let place = tagged::placed(data);
-                    Cell::heap(tag, self.heap, place.start, place.len())
-                } else {
-                    Cell::inline(tag, data)
-                }
-            })
-            .collect()
+        let heap = self.heap;
+        self.cells.extend((start as usize..end as usize).map(|at| {
+            let (tag, data) = (outcome.tags[at], outcome.data[at]);
+            if tagged::in_heap(tag) {
+                let place = tagged::placed(data);
+                Cell::heap(tag, heap, place.start, place.len())
+            } else {
+                Cell::inline(tag, data)
+            }
+        }));
     }
 }
 

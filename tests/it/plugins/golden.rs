@@ -31,7 +31,10 @@ pub struct Relation {
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub name: String,
+    #[serde(default)]
     pub config: Table,
+    /// Another table than the file's.
+    relation: Option<Relation>,
     #[serde(default)]
     full_old_rows: bool,
     /// Findings, `path: message`.
@@ -60,12 +63,23 @@ struct Change {
     delete: Option<Table>,
     snapshot: Option<Table>,
     truncate: Option<bool>,
+    message: Option<bool>,
     /// An update's old row.
     old: Option<Table>,
     /// `pass`, `drop`, `to STREAM`, `reject: REASON`; or the row that goes on in a shape.
     out: Value,
     /// The table that the row is said to be of.
     table: Option<String>,
+    /// The stream that the row is sent to.
+    to: Option<String>,
+}
+
+/// What comes of a change: the keys of [`Change`] that say it.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    out: Value,
+    table: Option<String>,
+    to: Option<String>,
 }
 
 const NULL: &str = "<null>";
@@ -84,7 +98,7 @@ pub fn check(place: &str, relation: &Relation, case: &Case, loaded: Result<Arc<P
     };
     let state = Arc::new(Mutex::new(Scratch::default()));
     let mut instance = plugin.instantiate(0, 1, false, state).expect("an instance");
-    let relation = relation.bind(case.full_old_rows);
+    let relation = case.relation.as_ref().unwrap_or(relation).bind(case.full_old_rows);
     let plan = match (instance.on_relation(&relation), &case.table_refused) {
         (Ok(plan), None) => plan,
         (Err(CallError::Failed(reason)), Some(expected)) => {
@@ -102,8 +116,8 @@ pub fn check(place: &str, relation: &Relation, case: &Case, loaded: Result<Arc<P
         Mode::Pass | Mode::Drop => None,
     };
     for (event, change) in case.change.iter().enumerate() {
-        let (out, name) = table.render(outcome.as_ref(), event, change);
-        assert_eq!((&out, &name), (&change.out, &change.table), "{place}: change {}", event + 1);
+        let answer = table.render(outcome.as_ref(), event, change);
+        assert_eq!(answer, change.answer(), "{place}: change {}", event + 1);
     }
 }
 
@@ -175,10 +189,15 @@ impl Change {
     fn op(&self) -> (u8, Option<&Table>) {
         let rows = [(0, &self.insert), (1, &self.update), (2, &self.delete), (5, &self.snapshot)];
         let row = rows.into_iter().find_map(|(op, row)| Some((op, Some(row.as_ref()?))));
-        row.unwrap_or_else(|| {
-            assert_eq!(self.truncate, Some(true), "a change is of some kind");
-            (3, None)
+        row.unwrap_or_else(|| match (self.truncate, self.message) {
+            (Some(true), None) => (3, None),
+            (None, Some(true)) => (4, None),
+            _ => panic!("a change is of some kind"),
         })
+    }
+
+    fn answer(&self) -> Answer {
+        Answer { out: self.out.clone(), table: self.table.clone(), to: self.to.clone() }
     }
 }
 
@@ -215,43 +234,44 @@ impl TableOf<'_> {
         row.get(&column.name).cloned().unwrap_or_else(|| missing.into())
     }
 
-    /// What comes of a change, and under which table's name.
-    fn render(
-        &self,
-        outcome: Option<&Outcome>,
-        event: usize,
-        change: &Change,
-    ) -> (Value, Option<String>) {
+    /// What comes of a change.
+    fn render(&self, outcome: Option<&Outcome>, event: usize, change: &Change) -> Answer {
+        let plain = |out: String| Answer { out: out.into(), table: None, to: None };
         let verdict = outcome.map_or(0, |outcome| outcome.verdicts[event]);
         match (verdict, outcome) {
-            (1, _) => ("drop".into(), None),
+            (1, _) => plain("drop".into()),
             (2, Some(outcome)) => self.emitted(outcome, event, change),
             (3, Some(outcome)) => {
                 let before = outcome.verdicts[..event].iter().filter(|&&v| v == 3).count();
-                (format!("reject: {}", outcome.reasons[before]).into(), None)
+                plain(format!("reject: {}", outcome.reasons[before]))
             }
             _ => match (self.plan.pass_shape, outcome) {
                 (Some(shape), _) => self.shaped(shape, change, &[]),
-                (None, Some(outcome)) => (passed(outcome, event).into(), None),
-                (None, None) => ("pass".into(), None),
+                (None, Some(outcome)) => plain(passed(outcome, event)),
+                (None, None) => plain("pass".into()),
             },
         }
     }
 
-    fn emitted(&self, outcome: &Outcome, event: usize, change: &Change) -> (Value, Option<String>) {
+    fn emitted(&self, outcome: &Outcome, event: usize, change: &Change) -> Answer {
         let row = outcome.row_events.iter().position(|&e| e as usize == event).expect("a row");
         let (start, end) = (outcome.starts[row] as usize, outcome.starts[row + 1] as usize);
-        let cells = (start..end).map(|at| match outcome.tags[at] {
-            0 => NULL.into(),
-            16 => text(outcome, outcome.data[at]),
-            32 => UNCHANGED.into(),
-            33 => ABSENT.into(),
-            tag => panic!("a cell with tag {tag}"),
+        let cells = (start..end).map(|at| match (outcome.tags[at], outcome.data[at]) {
+            (0, _) => NULL.into(),
+            (1, data) => (data != 0).into(),
+            (2, data) => data.cast_signed().into(),
+            (16, data) => text(outcome, data),
+            (32, _) => UNCHANGED.into(),
+            (33, _) => ABSENT.into(),
+            (tag, _) => panic!("a cell with tag {tag}"),
         });
-        self.shaped(outcome.row_shapes[row], change, &cells.collect::<Vec<Value>>())
+        let to = route(outcome, &outcome.row_routes, row)
+            .or_else(|| route(outcome, &outcome.event_routes, event));
+        let cells: Vec<Value> = cells.collect();
+        Answer { to, ..self.shaped(outcome.row_shapes[row], change, &cells) }
     }
 
-    fn shaped(&self, shape: u32, change: &Change, computed: &[Value]) -> (Value, Option<String>) {
+    fn shaped(&self, shape: u32, change: &Change, computed: &[Value]) -> Answer {
         let shape = &self.plan.shapes[shape as usize];
         let (op, row) = change.op();
         let mut computed = computed.iter().cloned();
@@ -264,15 +284,21 @@ impl TableOf<'_> {
             let columns = shape.columns.iter();
             columns.map(|column| (column.name.clone(), value(&column.source, row))).collect()
         });
-        (columns.into(), shape.table.clone())
+        Answer { out: columns.into(), table: shape.table.clone(), to: None }
     }
 }
 
 fn passed(outcome: &Outcome, event: usize) -> String {
-    match outcome.event_routes.get(event) {
-        None | Some(0) => "pass".into(),
-        Some(&route) => format!("to {}", outcome.routes[route as usize - 1]),
+    match route(outcome, &outcome.event_routes, event) {
+        None => "pass".into(),
+        Some(route) => format!("to {route}"),
     }
+}
+
+/// The stream that one of a list's routes names, if it names one.
+fn route(outcome: &Outcome, routes: &[u32], at: usize) -> Option<String> {
+    let route = (*routes.get(at)? as usize).checked_sub(1)?;
+    Some(outcome.routes[route].clone())
 }
 
 fn text(outcome: &Outcome, data: u64) -> Value {
