@@ -316,6 +316,11 @@ impl Parts {
             let output = output::redis::Redis::new(config, database)?;
             statuses.push(self.start_output(tasks, config.delivery.config(), output));
         }
+        #[cfg(feature = "kafka")]
+        for config in &self.config.outputs.kafka {
+            let output = output::kafka::Kafka::new(config, database)?;
+            statuses.push(self.start_output(tasks, config.delivery.config(), output));
+        }
         Ok(statuses)
     }
 

@@ -9,6 +9,12 @@ pub mod broker;
 pub mod deliver;
 pub mod envelope;
 pub mod format;
+#[cfg_attr(not(feature = "kafka"), path = "output/kafka_missing.rs")]
+pub mod kafka;
+// So that its test runs where everything else is tested.
+#[cfg(all(test, feature = "kafka"))]
+#[path = "output/kafka_missing.rs"]
+pub mod kafka_missing;
 pub mod nats;
 pub mod redis;
 pub mod template;
@@ -36,6 +42,9 @@ pub struct Config {
     /// `[[output.redis]]`
     #[serde(default)]
     pub redis: Vec<redis::Config>,
+    /// `[[output.kafka]]`
+    #[serde(default)]
+    pub kafka: Vec<kafka::Config>,
 }
 
 /// What all kinds of outputs have in their sections.
@@ -67,7 +76,8 @@ impl Config {
     fn brokers(&self) -> impl Iterator<Item = (&'static str, &broker::Delivery)> {
         let nats = self.nats.iter().map(|it| ("nats", &it.delivery));
         let redis = self.redis.iter().map(|it| ("redis", &it.delivery));
-        nats.chain(redis)
+        let kafka = self.kafka.iter().map(|it| ("kafka", it.delivery()));
+        nats.chain(redis).chain(kafka)
     }
 }
 

@@ -42,7 +42,7 @@ impl Wait {
             initial: self.initial,
             max: self.max,
             give_up_after: Period::from_millis(u64::MAX),
-            max_attempts: None,
+            ..Retry::default()
         }
     }
 }

@@ -32,7 +32,7 @@ pub use config::{Address, Config};
 
 /// Bytes of events in one transaction: it keeps other clients waiting.
 const BATCH_BYTES: usize = 1 << 20;
-/// Redis takes no longer value (`proto-max-bulk-len`), and ends the connection instead of an answer.
+/// Redis takes no longer value (`proto-max-bulk-len`): it ends the connection without an answer.
 const LONGEST_VALUE: usize = 512 << 20;
 
 /// A Redis server.

@@ -1,8 +1,10 @@
 //! Brokers: what arrives at the real servers, whatever becomes of them meanwhile.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod nats;
 mod redis;
-mod server;
+pub mod server;
 
 use std::collections::{HashMap, HashSet};
 

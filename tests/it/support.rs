@@ -6,6 +6,7 @@ pub mod clients;
 pub mod outputs;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod replica;
 pub mod servers;
 pub mod serving;

