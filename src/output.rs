@@ -5,7 +5,19 @@
 //! letters, the checkpoint. A kind of output, such as [`webhook`], only knows how events are handed
 //! over and what the far side's answer means.
 
+pub mod broker;
 pub mod deliver;
+pub mod envelope;
+pub mod format;
+#[cfg_attr(not(feature = "kafka"), path = "output/kafka_missing.rs")]
+pub mod kafka;
+// So that its test runs where everything else is tested.
+#[cfg(all(test, feature = "kafka"))]
+#[path = "output/kafka_missing.rs"]
+pub mod kafka_missing;
+pub mod nats;
+pub mod redis;
+pub mod template;
 pub mod webhook;
 
 use std::future::Future;
@@ -25,6 +37,15 @@ pub struct Config {
     /// `[[output.webhook]]`
     #[serde(default)]
     pub webhook: Vec<webhook::Config>,
+    /// `[[output.nats]]`
+    #[serde(default)]
+    pub nats: Vec<nats::Config>,
+    /// `[[output.redis]]`
+    #[serde(default)]
+    pub redis: Vec<redis::Config>,
+    /// `[[output.kafka]]`
+    #[serde(default)]
+    pub kafka: Vec<kafka::Config>,
 }
 
 /// What all kinds of outputs have in their sections.
@@ -43,12 +64,21 @@ pub struct Section<'a> {
 impl Config {
     /// Every output, of whatever kind.
     pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
-        self.webhook.iter().enumerate().map(|(index, webhook)| Section {
-            kind: "webhook",
-            index,
-            name: &webhook.name,
-            streams: &webhook.streams,
+        let webhooks = self.webhook.iter().map(|it| ("webhook", &it.name, &it.streams));
+        let brokers = self.brokers().map(|(kind, it)| (kind, &it.name, &it.streams));
+        let mut index = 0;
+        let mut last = "";
+        webhooks.chain(brokers).map(move |(kind, name, streams)| {
+            index = if std::mem::replace(&mut last, kind) == kind { index + 1 } else { 0 };
+            Section { kind, index, name, streams }
         })
+    }
+
+    fn brokers(&self) -> impl Iterator<Item = (&'static str, &broker::Delivery)> {
+        let nats = self.nats.iter().map(|it| ("nats", &it.delivery));
+        let redis = self.redis.iter().map(|it| ("redis", &it.delivery));
+        let kafka = self.kafka.iter().map(|it| ("kafka", it.delivery()));
+        nats.chain(redis).chain(kafka)
     }
 }
 
@@ -87,11 +117,13 @@ pub struct Batch {
     pub events: NonZeroUsize,
     /// At most so many bytes of JSON, unless the first event alone has more.
     pub bytes: usize,
+    /// Whether several of them may be of one key.
+    pub same_key: bool,
 }
 
 impl Batch {
     /// Each event by itself.
-    pub const ONE: Self = Self { events: NonZeroUsize::MIN, bytes: 0 };
+    pub const ONE: Self = Self { events: NonZeroUsize::MIN, bytes: 0, same_key: false };
 }
 
 /// A batch that was not taken as a whole.
@@ -174,4 +206,11 @@ pub enum DeliverError {
     /// is lost, and a person decides.
     #[error("output is gone")]
     Gone(#[source] anyhow::Error),
+}
+
+impl DeliverError {
+    /// The far side did not take the event now, for this reason.
+    pub fn unavailable(cause: impl Into<anyhow::Error>) -> Self {
+        Self::Unavailable { cause: cause.into(), answer: String::new(), retry_after: None }
+    }
 }

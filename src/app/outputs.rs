@@ -41,17 +41,57 @@ impl Outputs {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let mut outputs = Self::default();
-        let running = running.map(|running| &running.outputs);
-        for config in &config.outputs.webhook {
-            if running.is_some_and(|running| running.webhook.contains(config)) {
-                outputs.kept.push(config.name.clone());
-                continue;
-            }
-            let output = output::webhook::Webhook::new(config)?;
-            outputs.new.push(Ready::new(config.deliver(), output, store, metrics));
+        let (all, running) = (&config.outputs, running.map(|running| &running.outputs));
+        let database = config.source.url.database();
+        let parts = Parts { store, metrics };
+        for config in &all.webhook {
+            let kept = is_kept(running.map(|running| &running.webhook), config);
+            outputs.add(kept, &parts, config.deliver(), || output::webhook::Webhook::new(config))?;
+        }
+        for config in &all.nats {
+            let kept = is_kept(running.map(|running| &running.nats), config);
+            let make = || output::nats::Nats::new(config, &database);
+            outputs.add(kept, &parts, config.delivery.config(), make)?;
+        }
+        for config in &all.redis {
+            let kept = is_kept(running.map(|running| &running.redis), config);
+            let make = || output::redis::Redis::new(config, &database);
+            outputs.add(kept, &parts, config.delivery.config(), make)?;
+        }
+        #[cfg(feature = "kafka")]
+        for config in &all.kafka {
+            let kept = is_kept(running.map(|running| &running.kafka), config);
+            let make = || output::kafka::Kafka::new(config, &database);
+            outputs.add(kept, &parts, config.delivery.config(), make)?;
         }
         Ok(outputs)
     }
+
+    /// Takes an output in: one that runs already goes on as it is.
+    fn add<O: Output>(
+        &mut self,
+        kept: bool,
+        parts: &Parts<'_>,
+        config: deliver::Config,
+        make: impl FnOnce() -> anyhow::Result<O>,
+    ) -> anyhow::Result<()> {
+        match kept {
+            true => self.kept.push(config.name),
+            false => self.new.push(Ready::new(config, make()?, parts.store, parts.metrics)),
+        }
+        Ok(())
+    }
+}
+
+/// What every output shares.
+struct Parts<'a> {
+    store: &'a Store,
+    metrics: &'a Arc<Metrics>,
+}
+
+/// Whether the running config has the very same output.
+fn is_kept<C: PartialEq>(running: Option<&Vec<C>>, config: &C) -> bool {
+    running.is_some_and(|running| running.contains(config))
 }
 
 impl Ready {

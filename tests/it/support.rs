@@ -3,8 +3,10 @@
 pub mod allocations;
 pub mod browser;
 pub mod clients;
+pub mod outputs;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod replica;
 pub mod servers;
 pub mod serving;

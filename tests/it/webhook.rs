@@ -10,94 +10,22 @@ mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use receiver::{Receiver, Reply, Request};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use walmill::metrics::Metrics;
-use walmill::model::status::OutputStatus;
-use walmill::model::{EventId, EventsBuilder, Lsn, Offset};
-use walmill::output::deliver;
+use walmill::model::Offset;
 use walmill::output::webhook::{self, Webhook};
 use walmill::store::dead_letter::{By, Filter};
-use walmill::store::{self, Outcome, Store, StoreError};
+
+use crate::support::outputs::{Running as Output, Streams, ids};
+use crate::support::process::PATIENCE;
+use crate::support::until;
 
 const SECRET: &str = "whsec_d2FsbWlsbCB0ZXN0cyBzaWduIHdpdGggdGhpcyE=";
 const OLD_SECRET: &str = "whsec_dGhlIHNlY3JldCBmcm9tIGJlZm9yZSByb3RhdGlvbg==";
-/// Nothing here takes as long, so what has not happened by then never will.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A store that a test fills, in a folder of its own.
-struct Streams {
-    folder: TempDir,
-    store: Store,
-    commit: u64,
-}
-
-impl Streams {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Self::open(&folder);
-        Self { folder, store, commit: 0 }
-    }
-
-    fn open(folder: &TempDir) -> Store {
-        let config = store::Config { path: folder.path().join("data"), ..Default::default() };
-        Store::open(&config, Arc::new(Metrics::new())).expect("open the store")
-    }
-
-    /// The store as a new process would find it.
-    fn reopen(self) -> Self {
-        let Self { folder, store, commit } = self;
-        store.close().expect("close the store");
-        drop(store);
-        let store = Self::open(&folder);
-        Self { folder, store, commit }
-    }
-
-    /// A transaction with one event for each key, as a pipeline named like the stream commits it.
-    /// A key that ends in a NUL makes a barrier.
-    fn commit(&mut self, stream: &str, keys: &[&str]) -> Vec<Offset> {
-        self.commit += 1;
-        let mut events = EventsBuilder::default();
-        let ordinals = 0..u32::try_from(keys.len()).expect("a few keys");
-        let offsets: Vec<_> = ordinals.map(|at| Offset::new(Lsn(self.commit), at)).collect();
-        for (&offset, key) in offsets.iter().zip(keys) {
-            let (id, subject) = (EventId(offset), key.trim_end_matches('\0'));
-            let json = serde_json::json!({ "specversion": "1.0", "id": id.to_string(),
-                "type": "walmill.row.insert", "subject": subject, "stream": stream });
-            events.push(
-                offset,
-                |out| out.extend(key.as_bytes()),
-                |out| out.extend(json.to_string().as_bytes()),
-            );
-        }
-        let outcome = Outcome {
-            pipeline: stream.to_owned(),
-            cursor: Offset::end_of(Lsn(self.commit)),
-            events: vec![(stream.to_owned(), events.finish())],
-            ..Outcome::default()
-        };
-        self.store.commit(outcome).expect("commit");
-        offsets
-    }
-
-    fn checkpoint(&self, stream: &str) -> Option<Offset> {
-        self.store.checkpoint("billing", stream).expect("read the checkpoint")
-    }
-}
-
-/// A running output.
-struct Output {
-    status: watch::Receiver<OutputStatus>,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<Result<(), StoreError>>,
-}
 
 impl Output {
     /// To a receiver on this machine, with quick retries, and with `more` config.
@@ -114,38 +42,7 @@ impl Output {
 
     fn with(streams: &Streams, config: &str) -> Self {
         let config: webhook::Config = toml::from_str(config).expect("a config");
-        let output = Webhook::new(&config).expect("a webhook");
-        let (sender, status) = watch::channel(deliver::status(&config.name, &output));
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(deliver::run(
-            config.deliver(),
-            output,
-            streams.store.clone(),
-            Arc::new(Metrics::new()),
-            sender,
-            shutdown.clone(),
-        ));
-        Self { status, shutdown, task }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.expect("no panic").expect("a store that works");
-    }
-
-    async fn error(&self) -> String {
-        let mut status = self.status.clone();
-        let shown = tokio::time::timeout(PATIENCE, status.wait_for(|s| s.error.is_some()));
-        let shown = shown.await.expect("an error in time").expect("a running output");
-        shown.error.clone().expect("the error that was waited for")
-    }
-}
-
-async fn until(what: &str, mut fact: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !fact() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        Self::of(streams, config.deliver(), Webhook::new(&config).expect("a webhook"))
     }
 }
 
@@ -165,10 +62,6 @@ fn signed_with(request: &Request, secret: &str) -> bool {
     message.push_str(std::str::from_utf8(&request.body).expect("UTF-8"));
     let expected = format!("v1,{}", STANDARD.encode(hmac_sha256(&key, message.as_bytes())));
     request.headers["webhook-signature"].split(' ').any(|signature| signature == expected)
-}
-
-fn ids(offsets: &[Offset]) -> Vec<String> {
-    offsets.iter().map(|&offset| EventId(offset).to_string()).collect()
 }
 
 /// The ids of what was taken of one key, in order.

@@ -355,7 +355,7 @@ impl Lane {
     /// Puts its first event into a batch, and those behind it that are of this lane only. False if
     /// there was no room for the first.
     fn send(&mut self, id: LaneId, now: Instant, taking: &mut Taking) -> bool {
-        let alone = self.attempts > 0;
+        let alone = self.attempts > 0 || !taking.limit.same_key;
         for entry in &self.queue {
             let Entry::Event(pending) = entry else { break };
             let first = self.under_way == 0;

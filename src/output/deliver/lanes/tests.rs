@@ -18,7 +18,7 @@ fn next(lanes: &mut Lanes, now: Instant) -> Option<(u64, u64)> {
 }
 
 fn batch(lanes: &mut Lanes, now: Instant, events: usize) -> Vec<(u64, u64)> {
-    let limit = Batch { events: events.try_into().unwrap(), bytes: usize::MAX };
+    let limit = Batch { events: events.try_into().unwrap(), bytes: usize::MAX, same_key: true };
     let batch = lanes.next(now, limit).into_iter();
     batch.map(|(id, event)| (id.0, event.offset.commit.0)).collect()
 }
@@ -64,7 +64,7 @@ fn a_batch_is_bounded_in_bytes_but_never_empty() {
         push(&mut lanes, seq, seq);
     }
     let sizes = [0, 1, 4].map(|bytes| {
-        let limit = Batch { events: 9.try_into().unwrap(), bytes };
+        let limit = Batch { events: 9.try_into().unwrap(), bytes, same_key: true };
         lanes.next(now, limit).len()
     });
     assert_eq!(sizes, [1, 1, 2]);

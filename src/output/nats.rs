@@ -1,0 +1,317 @@
+//! NATS JetStream: each event is published under its id and counts once the server has stored it.
+//!
+//! What an answer means:
+//!
+//! | answer | what happens |
+//! | --- | --- |
+//! | stored, or known under this id | taken |
+//! | larger than the server or the stream takes | the event goes to the dead letters |
+//! | everything else, or none | tried again until it is taken |
+//!
+//! Many events are under way at a time, but of each key one: a server that has no leader for a
+//! moment may refuse an event and take the one behind it. Where nobody else writes to the stream
+//! (`exclusive`), each event names the one before it as the last that must have been stored, and
+//! the server keeps the order by itself; then a whole batch goes at once, whatever its keys.
+
+mod config;
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use async_nats::connection::State;
+use async_nats::jetstream::context::{
+    Context, ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind,
+};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{ConnectOptions, Event, HeaderMap};
+use bytes::Bytes;
+use rustls::ClientConfig;
+use tokio::sync::watch;
+
+use super::broker::Link;
+use super::envelope::Envelope;
+use super::format::{Encoder, Message};
+use super::{Batch, DeliverError, Output, Undelivered};
+use crate::model::{EventId, EventRecord};
+pub use config::{Config, Login, Server};
+
+/// Bytes of events in one batch.
+const BATCH_BYTES: usize = 4 << 20;
+/// The longest wait before another try to connect anew.
+const LONGEST_RECONNECT: Duration = Duration::from_secs(2);
+
+/// A NATS server, or a cluster of them.
+pub struct Nats {
+    config: Config,
+    encoder: Encoder,
+    tls: Option<ClientConfig>,
+    link: Link<Connection>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    context: Context,
+    /// How often the connection was lost, and why last.
+    lost: watch::Receiver<Lost>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lost {
+    times: u64,
+    why: Option<Arc<str>>,
+}
+
+impl Nats {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The system's TLS certificates cannot be read.
+    pub fn new(config: &Config, database: &str) -> anyhow::Result<Self> {
+        let tls = config.tls.as_ref().map(|tls| tls.client_config()).transpose();
+        Ok(Self {
+            config: config.clone(),
+            encoder: Encoder::new(config.format, database, false),
+            tls: tls.with_context(|| format!("set up output {}", config.delivery.name))?,
+            link: Link::default(),
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        let (sender, lost) = watch::channel(Lost::default());
+        let servers: Vec<&str> = self.config.servers.iter().map(Server::as_str).collect();
+        let client = self
+            .options()?
+            .event_callback(move |event| {
+                note(&sender, &event);
+                std::future::ready(())
+            })
+            .connect(servers.as_slice())
+            .await
+            .with_context(|| format!("connect to {}", self.target()))?;
+        let context = ContextBuilder::new()
+            .timeout(self.config.timeout.duration())
+            .max_ack_inflight(2 * self.config.in_flight.get().max(1024))
+            .build(client);
+        if self.config.create_stream {
+            self.make_stream(&context).await?;
+        }
+        Ok(Connection { context, lost })
+    }
+
+    fn options(&self) -> anyhow::Result<ConnectOptions> {
+        let options = match &self.config.login {
+            Login::None => ConnectOptions::new(),
+            Login::Token(token) => ConnectOptions::with_token(token.reveal().to_owned()),
+            Login::User(user, password) => {
+                ConnectOptions::with_user_and_password(user.clone(), password.reveal().to_owned())
+            }
+            Login::NKey(seed) => ConnectOptions::with_nkey(seed.reveal().to_owned()),
+            Login::Credentials(content) => ConnectOptions::with_credentials(content.reveal())
+                .map_err(|_| anyhow!("`credentials` is not the content of a .creds file"))?,
+        };
+        let options = options
+            .name(format!("walmill {}", self.config.delivery.name))
+            .connection_timeout(self.config.timeout.duration())
+            .reconnect_delay_callback(|attempts| {
+                let doubled = Duration::from_millis(50 << attempts.min(6));
+                doubled.min(LONGEST_RECONNECT)
+            });
+        Ok(match &self.tls {
+            None => options,
+            Some(tls) => options.require_tls(true).tls_client_config(tls.clone()),
+        })
+    }
+
+    async fn make_stream(&self, context: &Context) -> anyhow::Result<()> {
+        let Some(name) = &self.config.stream else { return Ok(()) };
+        let subjects = self.config.stream_subject().into_iter().collect();
+        let stream =
+            jetstream::stream::Config { name: name.clone(), subjects, ..Default::default() };
+        let made = context.get_or_create_stream(stream).await;
+        made.map(|_| ()).with_context(|| format!("make the JetStream stream {name}"))
+    }
+
+    fn publish(&self, message: &Message<'_>, previous: Option<&str>) -> PublishMessage {
+        let mut headers = HeaderMap::new();
+        for (name, value) in message.attributes {
+            match &**name {
+                "datacontenttype" => headers.insert("content-type", header_value(value).as_ref()),
+                name => headers.insert(format!("ce-{name}"), header_value(value).as_ref()),
+            }
+        }
+        if message.attributes.is_empty() {
+            headers.insert("content-type", "application/json");
+        }
+        let body = message.body.as_deref().unwrap_or_default();
+        let publish = PublishMessage::build()
+            .headers(headers)
+            .payload(Bytes::copy_from_slice(body))
+            .message_id(&message.id);
+        let publish = match &self.config.stream {
+            Some(stream) => publish.expected_stream(stream),
+            None => publish,
+        };
+        match previous.filter(|_| self.config.exclusive) {
+            Some(previous) => publish.expected_last_message_id(previous),
+            None => publish,
+        }
+    }
+}
+
+impl Output for Nats {
+    fn kind(&self) -> &'static str {
+        "nats"
+    }
+
+    fn target(&self) -> String {
+        let servers = self.config.servers.iter().map(Server::as_str);
+        servers.collect::<Vec<_>>().join(", ")
+    }
+
+    fn batch(&self) -> Batch {
+        Batch { events: self.config.in_flight, bytes: BATCH_BYTES, same_key: self.config.exclusive }
+    }
+
+    async fn deliver(&self, events: &[EventRecord]) -> Result<(), Undelivered> {
+        let Connection { context, mut lost } = self.link.get(|| self.connect()).await?;
+        lost.mark_unchanged();
+        if context.client().connection_state() != State::Connected {
+            return Err(not_connected(&lost.borrow()).into());
+        }
+        let mut sent = Vec::with_capacity(events.len());
+        let stopped = self.send(&context, events, &mut sent).await;
+        for Sent { index, ack } in sent {
+            let event = EventId(events[index].offset);
+            let answer = tokio::select! {
+                answer = ack.into_future() => answer.map_err(|error| judge(event, error)),
+                _ = lost.changed() => Err(not_connected(&lost.borrow())),
+            };
+            answer.map_err(|error| Undelivered { taken: index, error })?;
+        }
+        stopped
+    }
+}
+
+/// A message that is on its way.
+struct Sent {
+    /// Which event it is of.
+    index: usize,
+    ack: PublishAckFuture,
+}
+
+impl Nats {
+    /// Sends events without waiting for answers, up to one that cannot be sent.
+    async fn send(
+        &self,
+        context: &Context,
+        events: &[EventRecord],
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), Undelivered> {
+        let mut previous = None;
+        for (index, event) in events.iter().enumerate() {
+            self.send_event(context, (index, event), &mut previous, sent)
+                .await
+                .map_err(|error| Undelivered { taken: index, error })?;
+        }
+        Ok(())
+    }
+
+    async fn send_event(
+        &self,
+        context: &Context,
+        (index, event): (usize, &EventRecord),
+        previous: &mut Option<String>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), DeliverError> {
+        let envelope = Envelope::read(event)?;
+        let subject = self.config.subject.name(&envelope)?;
+        for message in self.encoder.messages(&envelope) {
+            let publish = self.publish(&message, previous.as_deref());
+            let ack = context.send_publish(subject.to_string(), publish).await;
+            let ack = ack.map_err(|error| judge(envelope.id(), error))?;
+            sent.push(Sent { index, ack });
+            *previous = Some(message.id);
+        }
+        Ok(())
+    }
+}
+
+fn note(lost: &watch::Sender<Lost>, event: &Event) {
+    match event {
+        Event::Disconnected | Event::Closed => lost.send_modify(|lost| lost.times += 1),
+        Event::ServerError(_) | Event::ClientError(_) => {
+            let why = event.to_string().into();
+            lost.send_if_modified(|lost| {
+                lost.why = Some(why);
+                // It is the loss of the connection that ends what is under way.
+                false
+            });
+        }
+        _ => {}
+    }
+}
+
+fn not_connected(lost: &Lost) -> DeliverError {
+    DeliverError::unavailable(match &lost.why {
+        Some(why) => anyhow!("the connection is lost: {why}"),
+        None => anyhow!("the connection is lost"),
+    })
+}
+
+fn judge(event: EventId, error: PublishError) -> DeliverError {
+    let code = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .map(jetstream::Error::error_code);
+    let cause = match (error.kind(), code) {
+        (PublishErrorKind::MaxPayloadExceeded, _)
+        | (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
+            let cause = anyhow::Error::new(error).context("the event is too large");
+            return DeliverError::Refused { event, cause, answer: String::new() };
+        }
+        (PublishErrorKind::StreamNotFound, _) => anyhow!(
+            "no JetStream stream takes the event's subject; make one, or let walmill do so with \
+             `stream` and `create_stream = true`"
+        ),
+        (PublishErrorKind::WrongLastMessageId, _) => anyhow!(
+            "the server did not store the event before this one, or somebody else writes to the \
+             stream; then take out `exclusive`"
+        ),
+        _ => anyhow::Error::new(error),
+    };
+    DeliverError::unavailable(cause)
+}
+
+/// A header's value as CloudEvents wants it over HTTP: what is not visible ASCII, quotes and
+/// percent signs are percent-encoded, so that no value of a row can end a header.
+fn header_value(value: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| (0x21..=0x7e).contains(&byte) && !matches!(byte, b'"' | b'%');
+    if value.bytes().all(plain) {
+        return Cow::Borrowed(value);
+    }
+    let mut encoded = String::with_capacity(value.len() + 16);
+    for byte in value.bytes() {
+        if plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_can_end_a_header() {
+        assert_eq!(header_value("public.t/1"), "public.t/1");
+        assert_eq!(header_value("a b\r\nx: y\0%\"é"), "a%20b%0D%0Ax:%20y%00%25%22%C3%A9");
+    }
+}
