@@ -14,6 +14,7 @@ pub mod component;
 pub mod engine;
 pub mod error;
 mod file;
+pub mod golden;
 mod host;
 mod inspect;
 pub mod instance;
