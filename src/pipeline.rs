@@ -3,6 +3,8 @@
 //! It runs on a thread of its own, because plugins are called synchronously, and it is one loop:
 //! read a batch behind the cursor, run the plugins of one generation, commit everything at once.
 
+#[doc(hidden)]
+pub mod boundary;
 mod changes;
 mod encode;
 #[doc(hidden)]

@@ -24,6 +24,7 @@ mod meters;
 mod program;
 pub mod registry;
 pub mod state;
+pub mod summary;
 mod text;
 mod trial;
 pub mod watch;

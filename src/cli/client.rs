@@ -46,6 +46,15 @@ impl Client {
         self.send(self.request(Method::GET, parts, &[])).await
     }
 
+    /// Asks how things are, with parameters.
+    pub(super) async fn get_with(
+        &self,
+        parts: &[&str],
+        parameters: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        self.send(self.request(Method::GET, parts, parameters)).await
+    }
+
     /// Asks for a change.
     pub(super) async fn post(
         &self,

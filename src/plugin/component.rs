@@ -9,7 +9,7 @@ use wasmtime::component::Component;
 use super::engine::Engine;
 use super::error::{LoadError, Reason};
 use super::inspect::{self, Kind, Sort};
-use super::world::{Linked, Role};
+use super::world::{Linked, Role, World};
 use super::{Config, Version, wrap};
 
 /// A file that can be instantiated.
@@ -53,7 +53,7 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     }
     let component = match inspect::sort(bytes) {
         Sort::Component => Cow::Borrowed(bytes),
-        Sort::Module => Cow::Owned(component_of(engine, bytes)?),
+        Sort::Module => Cow::Owned(component_of(engine.worlds(), bytes)?),
         Sort::Other(what) => return Err(Reason::NotWasm(what)),
     };
     let contents =
@@ -74,8 +74,9 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     Ok(Compiled { version, size, language, imports_clock, role, linked, engine })
 }
 
-fn component_of(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Reason> {
-    let Kind { world, role } = inspect::check_module(engine.worlds(), module)?;
+/// A component around a core module.
+pub(super) fn component_of(worlds: &'static [World], module: &[u8]) -> Result<Vec<u8>, Reason> {
+    let Kind { world, role } = inspect::check_module(worlds, module)?;
     let wrapped = guarded(|| wrap::wrap(world, role, module.to_vec()))?;
     wrapped.map_err(|error| Reason::Wrap(format!("{error:#}")))
 }

@@ -4,6 +4,7 @@
 //! what they say (JSON's `null` is the first). A column that a row leaves out is null; in a delete
 //! of a table without full old rows it is absent. `docs/plugins.md` describes the whole format.
 
+mod event;
 mod json;
 mod report;
 mod table;
@@ -17,8 +18,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-pub use report::{At, CaseReport, Difference};
-pub use table::{Relation, column};
+pub use event::Given;
+pub use report::{At, CaseReport, Difference, shown};
+use table::Relation;
+pub use table::{Relation as CaseTable, column};
 pub use trial::{Answer, Trial};
 pub use update::{UpdateError, updated};
 
@@ -136,14 +139,6 @@ impl File {
 }
 
 impl Change {
-    /// Reads one change, in the form of a golden case and without what should come of it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(json: &str) -> Result<Self, String> {
-        json::parse(json)?.try_into().map_err(|error: toml::de::Error| error.to_string())
-    }
-
     /// The operation's code, and the row that it is about.
     fn op(&self) -> Result<(u8, Option<&Table>), String> {
         let rows = [(0, &self.insert), (1, &self.update), (2, &self.delete), (5, &self.snapshot)];

@@ -2,9 +2,11 @@
 
 mod alive;
 mod allocations;
+mod author;
 mod backfill;
 mod bad_input;
 mod console;
+mod counted;
 mod demo;
 mod differential;
 mod doctor;

@@ -50,6 +50,16 @@ pub fn check_file(engine: &Engine, plugin: &str, path: &Path) {
 }
 
 #[test]
+fn count_answers_as_its_golden_cases_say() {
+    check("count");
+}
+
+#[test]
+fn deduplicate_answers_as_its_golden_cases_say() {
+    check("deduplicate");
+}
+
+#[test]
 fn the_filter_answers_as_its_golden_cases_say() {
     check("filter");
 }
@@ -66,7 +76,7 @@ fn route_answers_as_its_golden_cases_say() {
 
 #[test]
 fn the_ready_made_plugins_import_nothing_but_what_walmill_offers() {
-    for plugin in ["filter", "reshape", "route"] {
+    for plugin in ["count", "deduplicate", "filter", "reshape", "route"] {
         let file = fs::read(built_plugins().join(plugin).with_extension("wasm")).expect(plugin);
         let mut exports = 0;
         for payload in Parser::new(0).parse_all(&file) {
@@ -88,7 +98,7 @@ fn the_ready_made_plugins_import_nothing_but_what_walmill_offers() {
 #[test]
 fn the_examples_beside_the_plugins_are_right() {
     let engine = Engine::new(None).expect("an engine");
-    for plugin in ["filter", "reshape", "route"] {
+    for plugin in ["count", "deduplicate", "filter", "reshape", "route"] {
         let text = fs::read_to_string(folder(plugin).join("walmill.toml")).expect("an example");
         let example: toml::Table = text.parse().expect("TOML");
         let configured = example["plugins"].as_table().expect("plugins").values();

@@ -129,7 +129,8 @@ fn append(text: &mut String, value: &Value, depth: usize) {
     }
 }
 
-fn compact(value: &Value) -> String {
+/// In one line.
+pub(super) fn compact(value: &Value) -> String {
     match value {
         Value::String(text) if text == NULL => "null".into(),
         Value::String(text) => quoted(text),

@@ -112,6 +112,12 @@ fn line(f: &mut fmt::Formatter<'_>, sign: char, key: &str, value: Option<&Value>
     }
 }
 
+/// A value in one line, as it stands in a file of cases.
+#[must_use]
+pub fn shown(value: &Value) -> String {
+    literal(value)
+}
+
 /// A table in one line, as in `{ id = 1, name = "x" }`.
 pub(super) fn inline(table: &Table) -> String {
     let pair = |(key, value): (&String, &Value)| format!("{} = {}", name(key), literal(value));

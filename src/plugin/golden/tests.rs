@@ -136,21 +136,15 @@ fn a_change_that_is_none_is_told_with_its_number() {
     let out = "out = 'pass'";
     told(
         &format!("{{ insert = {{ idd = 1 }}, {out} }}"),
-        expect![[r#"
-            change 1: the table has no column `idd`
-    "#]],
+        expect!["    change 1: the table has no column `idd`\n"],
     );
     told(
         &format!("{{ {out} }}"),
-        expect![[r#"
-            change 1: needs one of insert, update, delete, snapshot, truncate, message
-    "#]],
+        expect!["    change 1: needs one of insert, update, delete, snapshot, truncate, message\n"],
     );
     told(
         &format!("{{ truncate = true, delete = {{ id = 1 }}, {out} }}"),
-        expect![[r#"
-            change 1: needs one of insert, update, delete, snapshot, truncate, message
-    "#]],
+        expect!["    change 1: needs one of insert, update, delete, snapshot, truncate, message\n"],
     );
 }
 

@@ -24,6 +24,19 @@ pub struct Answer {
     pub to: Option<String>,
 }
 
+impl Answer {
+    /// `pass`, `drop`, `reject` or `emit`.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match &self.out {
+            Some(Value::String(out)) if out == "drop" => "drop",
+            Some(Value::String(out)) if out.starts_with("reject: ") => "reject",
+            Some(Value::String(_)) | None => "pass",
+            Some(_) => "emit",
+        }
+    }
+}
+
 /// An instance with scratch state, a table, and the plan for it.
 pub struct Trial {
     instance: Instance,

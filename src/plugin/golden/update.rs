@@ -77,7 +77,7 @@ fn nth(list: &mut Item, at: usize) -> Option<&mut dyn TableLike> {
 
 fn put(table: &mut dyn TableLike, key: &str, value: Option<&Value>) -> Result<(), String> {
     let Some(value) = value else {
-        table.remove(key);
+        remove(table, key);
         return Ok(());
     };
     let mut new: toml_edit::Value =
@@ -91,6 +91,19 @@ fn put(table: &mut dyn TableLike, key: &str, value: Option<&Value>) -> Result<()
         None => _ = table.insert(key, Item::Value(new)),
     }
     Ok(())
+}
+
+/// Takes a key out; the blank before the end of an inline table stays.
+fn remove(table: &mut dyn TableLike, key: &str) {
+    let end = last(table).and_then(|value| value.decor().suffix()?.as_str().map(str::to_owned));
+    table.remove(key);
+    if let (Some(end), Some(value)) = (end.filter(|end| end.trim().is_empty()), last(table)) {
+        value.decor_mut().set_suffix(end);
+    }
+}
+
+fn last(table: &mut dyn TableLike) -> Option<&mut toml_edit::Value> {
+    table.iter_mut().last().and_then(|(_, item)| item.as_value_mut())
 }
 
 fn updated_json(text: &str, reports: &[CaseReport]) -> Result<String, UpdateError> {

@@ -3,7 +3,7 @@
 use toml::Value;
 use toml::value::{Date, Datetime, Offset, Time};
 
-use super::{ABSENT, NULL, UNCHANGED};
+use super::{ABSENT, NULL, UNCHANGED, json};
 use crate::plugin::bindings::Column;
 
 /// Commit time where a case says nothing: 2026-01-01 00:00:00 UTC.
@@ -33,6 +33,9 @@ impl Cells {
             (tag @ 4..=6, value) => (tag, moment(tag, value).ok_or_else(wrong)?.cast_unsigned()),
             (17, Value::Integer(int)) => (17, self.keep(int.to_string().as_bytes())),
             (tag @ (16..=18 | 21), Value::String(text)) => (tag, self.keep(text.as_bytes())),
+            (tag @ (18 | 21), Value::Array(_) | Value::Table(_)) => {
+                (tag, self.keep(json::compact(value).as_bytes()))
+            }
             (19, Value::String(hex)) => {
                 let hex = hex.strip_prefix("\\x").ok_or_else(wrong)?;
                 (19, self.keep(&bytes(hex).ok_or_else(wrong)?))
