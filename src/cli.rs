@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod dev;
 mod doctor;
 mod init;
 mod pipeline;
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Stream a database: production.
     Run(run::Arguments),
+    /// Run, and swap in plugins as their sources are saved: build, test, and show what changes.
+    Dev(dev::Arguments),
     /// Show it working: a throw-away PostgreSQL, sample tables, plugins, a writer and the server.
     Demo(demo::Arguments),
     /// Check a config without a database: keys, names, secrets, and that each plugin loads.
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Dev(arguments) => dev::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -13,6 +13,9 @@ mod test;
 use clap::{Args, Subcommand};
 
 use super::Failure;
+pub(super) use build::build;
+pub(super) use project::Project;
+pub(super) use test::test;
 
 /// `walmill plugin`
 #[derive(Debug, Args)]

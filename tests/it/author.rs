@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::process::{PATIENCE, Walmill, built_plugins};
-use crate::support::{cluster, connect, execute, folder};
+use crate::support::{cluster, connect, execute, folder, until};
 
 /// A folder to type commands in, with a language's compiler on the PATH.
 struct Desk {
@@ -40,8 +40,8 @@ impl Desk {
         self.folder.path().join(path)
     }
 
-    /// Runs a line in the folder. What is meant for walmill's own build is not meant for it.
-    fn shell(&self, line: &str, input: &str) -> Output {
+    /// A line to be run in the folder. What is meant for walmill's own build is not meant for it.
+    fn line(&self, line: &str) -> Command {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/toolchains");
         let tools = tools.join(self.language);
         let script = format!("set -e; v=$({}); eval \"$v\"; {line}", tools.display());
@@ -51,6 +51,12 @@ impl Desk {
             command.env_remove(variable);
         }
         command.env_remove("CARGO_TARGET_DIR");
+        command
+    }
+
+    /// Runs a line to its end.
+    fn shell(&self, line: &str, input: &str) -> Output {
+        let mut command = self.line(line);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a shell");
         let mut stdin = child.stdin.take().expect("its input");
@@ -137,6 +143,88 @@ async fn from_new_to_the_stream(language: &'static str, output: &str) {
 async fn four_commands_lead_from_nothing_to_a_changed_event_in_rust() {
     let output = "target/wasm32-unknown-unknown/release/local.wasm";
     from_new_to_the_stream("rust", output).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_commands_lead_from_nothing_to_a_changed_event_in_javascript() {
+    from_new_to_the_stream("javascript", "build/plugin.wasm").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_commands_lead_from_nothing_to_a_changed_event_in_python() {
+    from_new_to_the_stream("python", "build/plugin.wasm").await;
+}
+
+/// `walmill dev`, ended with the test.
+struct Dev {
+    child: Child,
+    out: PathBuf,
+}
+
+impl Dev {
+    fn start(desk: &Desk, config: &Path) -> Self {
+        let out = desk.path("out");
+        let line = format!(
+            "exec {} dev --config {} >{} 2>&1",
+            env!("CARGO_BIN_EXE_walmill"),
+            config.display(),
+            out.display()
+        );
+        let child = desk.line(&line).stdin(Stdio::null()).spawn().expect("walmill dev");
+        Self { child, out }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    async fn says(&self, what: &str) {
+        until(what, || self.said().contains(what)).await;
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("walmill dev:\n{}", self.said());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_source_is_built_and_tested_and_only_then_swapped_in() {
+    let Some(desk) = Desk::with("rust") else { return };
+    desk.fine("plugin new -l rust local");
+    desk.fine("plugin build local");
+    let cluster = cluster();
+    let client = connect(&cluster).await;
+    let table = "create table people (id bigint primary key, name text, country text);
+                 create publication walmill for table people";
+    execute(&client, table).await;
+    let output = desk.path("local/target/wasm32-unknown-unknown/release/local.wasm");
+    let config = CONFIG.replace("OUTPUT", output.to_str().expect("a UTF-8 path"));
+    let walmill = Walmill::prepare(&config, &cluster.url());
+    let dev = Dev::start(&desk, &walmill.folder().join("walmill.toml"));
+    dev.says("walmill runs at http://").await;
+    execute(&client, "insert into people values (1, 'Ada', 'NZ'), (2, 'Bob', 'DE')").await;
+    dev.says(r#"people  insert public.people {"id":1,"name":"Ada","country":"NZ"}"#).await;
+    assert!(!dev.said().contains("Bob"), "{}", dev.said());
+
+    let source = desk.path("local/src/lib.rs");
+    let text = fs::read_to_string(&source).expect("the source");
+    fs::write(&source, text.replace(r#"text("country") =="#, r#"text("country") !="#))
+        .expect("save");
+    dev.says("of 3 cases fail; the version in force stays").await;
+    execute(&client, "insert into people values (3, 'Cy', 'NZ')").await;
+    dev.says(r#"{"id":3,"name":"Cy","country":"NZ"}"#).await;
+
+    desk.fine("plugin test local --update");
+    dev.says("is in force").await;
+    execute(&client, "insert into people values (4, 'Di', 'NZ'), (5, 'Ed', 'DE')").await;
+    dev.says(r#"{"id":5,"name":"Ed","country":"DE"}"#).await;
+    assert!(!dev.said().contains("\"id\":4"), "{}", dev.said());
 }
 
 /// A project around a plugin that was built before: nothing has to be compiled.

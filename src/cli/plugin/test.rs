@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::Failure;
 use super::load::{PluginArguments, Subject, engine, load};
+use super::project::Project;
 use crate::config::finding::Finding;
 use crate::plugin::Engine;
 use crate::plugin::golden::{CaseReport, File, Format, updated};
@@ -38,17 +39,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Err(Failure::usage(vec![finding.suggest("name them: `--cases FILE`")]));
         }
     };
-    let tests = run_files(&engine()?, &subject, &files)?;
+    let tests = Tests(run_files(&engine()?, &subject, &files)?);
     if arguments.update {
-        return tests.iter().try_for_each(FileReport::update);
+        return tests.0.iter().try_for_each(FileReport::update);
     }
     if arguments.json {
-        let files = serde_json::json!({ "files": tests });
+        let files = serde_json::json!({ "files": tests.0 });
         println!("{files:#}");
     } else {
-        tests.iter().for_each(|file| print!("{}", file.shown()));
+        print!("{}", tests.shown());
     }
-    let (failed, all) = count(&tests);
+    let (failed, all) = tests.count();
     if failed == 0 {
         if !arguments.json {
             println!("{all} cases, all as expected");
@@ -64,13 +65,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// A file of cases and what they came to.
 #[derive(Debug, Serialize)]
-pub(in crate::cli) struct FileReport {
+struct FileReport {
     path: PathBuf,
     cases: Vec<CaseReport>,
 }
 
 /// Runs the cases of files.
-pub(super) fn run_files(
+fn run_files(
     engine: &Engine,
     subject: &Subject,
     files: &[PathBuf],
@@ -85,15 +86,31 @@ pub(super) fn run_files(
     files.iter().map(run).collect()
 }
 
-/// How many cases failed, of how many.
-pub(in crate::cli) fn count(files: &[FileReport]) -> (usize, usize) {
-    let cases = || files.iter().flat_map(|file| &file.cases);
-    (cases().filter(|case| !case.passes()).count(), cases().count())
+/// Runs the golden cases of a project that has been built.
+pub(in crate::cli) fn test(project: &Project) -> Result<Tests, Failure> {
+    let subject = Subject::of(project.clone())?;
+    Ok(Tests(run_files(&engine()?, &subject, &project.cases()?)?))
+}
+
+/// Files of cases and what they came to.
+pub(in crate::cli) struct Tests(Vec<FileReport>);
+
+impl Tests {
+    /// How many cases failed, of how many.
+    pub(in crate::cli) fn count(&self) -> (usize, usize) {
+        let cases = || self.0.iter().flat_map(|file| &file.cases);
+        (cases().filter(|case| !case.passes()).count(), cases().count())
+    }
+
+    /// Every case in a line, and below it what is otherwise than expected.
+    pub(in crate::cli) fn shown(&self) -> String {
+        self.0.iter().map(FileReport::shown).collect()
+    }
 }
 
 impl FileReport {
     /// Every case in a line, and below it what is otherwise than expected.
-    pub(in crate::cli) fn shown(&self) -> String {
+    fn shown(&self) -> String {
         let mut shown = format!("{}\n", self.path.display());
         for case in &self.cases {
             let mark = if case.passes() { "ok  " } else { "FAIL" };
