@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod dev;
 mod dlq;
 mod doctor;
 mod init;
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// Stream a database: production.
     Run(run::Arguments),
+    /// Run, and swap in plugins as their sources are saved: build, test, and show what changes.
+    Dev(dev::Arguments),
     /// Show it working: a throw-away PostgreSQL, sample tables, plugins, a writer and the server.
     Demo(demo::Arguments),
     /// Check a config without a database: keys, names, secrets, and that each plugin loads.
@@ -153,6 +156,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::CompilePlugin { seconds, memory } => return compile_plugin(seconds, memory),
         Command::Run(arguments) => run::run(arguments),
+        Command::Dev(arguments) => dev::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

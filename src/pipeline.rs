@@ -4,6 +4,8 @@
 //! read a batch behind the cursor, run the plugins of one generation, commit everything at once.
 
 mod again;
+#[doc(hidden)]
+pub mod boundary;
 mod changes;
 mod encode;
 #[doc(hidden)]

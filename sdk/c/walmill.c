@@ -401,13 +401,13 @@ static bool read_int(wm_text digits, int64_t *number) {
     int64_t value = 0;
     for (size_t at = negative; at < digits.len; at++) {
         unsigned digit = (unsigned char)digits.ptr[at] - '0';
-        if (digit > 9 || __builtin_mul_overflow(value, 10, &value) ||
-            __builtin_sub_overflow(value, digit, &value))
-            return false;
+        if (digit > 9 || value < (INT64_MIN + (int64_t)digit) / 10) return false;
+        value = value * 10 - digit;
     }
     /* Counted downwards, where there is one more. */
+    if (!negative && value == INT64_MIN) return false;
     *number = negative ? value : -value;
-    return negative || value != INT64_MIN;
+    return true;
 }
 
 int64_t wm_config_int(wm_config *config, const char *key, int64_t otherwise) {

@@ -86,6 +86,13 @@ impl Span {
     }
 }
 
+/// How much there was in a batch: see [`Batch::mark`].
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    buffers: usize,
+    cells: usize,
+}
+
 /// One value of a row.
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
@@ -197,6 +204,20 @@ impl Batch {
         let start = self.cells.len();
         self.cells.extend(cells);
         self.span_from(start)
+    }
+
+    /// What is in it now, beside rows.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { buffers: self.buffers.len(), cells: self.cells.len() }
+    }
+
+    /// Forgets the rows, and what was added since the mark.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.rows.clear();
+        self.constants.clear();
+        self.buffers.truncate(mark.buffers);
+        self.cells.truncate(mark.cells);
     }
 
     /// How many cells there are.

@@ -80,6 +80,10 @@ enum Planned {
     Ready(Arc<Plan>),
 }
 
+/// A table and its plan: most often, the next row is of the same table.
+#[derive(Default)]
+struct Last(Option<(u32, Arc<Plan>)>);
+
 /// A plugin's plan for one table, ready for use.
 struct Plan {
     mode: bindings::Mode,
@@ -206,9 +210,9 @@ impl Stage {
         rows: &[Row],
         from: usize,
     ) -> Result<usize, StageError> {
-        let mut bytes = 0;
+        let (mut bytes, mut last) = (0, Last::default());
         for (at, row) in rows.iter().enumerate().skip(from) {
-            let Ok(plan) = self.plan(*row, tables)? else { return Ok(at) };
+            let Ok(plan) = self.plan_after(&mut last, row, tables)? else { return Ok(at) };
             let size = plan.size(batch, row);
             let fits = at - from < CALL_EVENTS
                 && bytes + size <= CALL_BYTES
@@ -299,9 +303,9 @@ impl Stage {
     ) -> Result<Result<bindings::Outcome, String>, StageError> {
         let mut input = std::mem::replace(&mut self.input, empty());
         clear(&mut input);
-        let mut envelope = false;
+        let (mut envelope, mut last) = (false, Last::default());
         for row in rows {
-            match self.plan(*row, tables)? {
+            match self.plan_after(&mut last, row, tables)? {
                 Ok(plan) => {
                     envelope |= plan.envelope;
                     plan.fill(&mut input, batch, tables, row);
@@ -345,13 +349,30 @@ impl Stage {
         Ok(self.instance.insert(instance))
     }
 
+    /// [`Stage::plan`], looked up only when the row is of another table than the last.
+    fn plan_after<'l>(
+        &mut self,
+        last: &'l mut Last,
+        row: &Row,
+        tables: &mut Tables,
+    ) -> Result<Result<&'l Plan, String>, StageError> {
+        let fits = |(table, _): &(u32, Arc<Plan>)| *table == row.table && is_of_table(row.op);
+        if !last.0.as_ref().is_some_and(fits) {
+            last.0 = match self.plan(*row, tables)? {
+                Ok(plan) => Some((if is_of_table(row.op) { row.table } else { u32::MAX }, plan)),
+                Err(reason) => return Ok(Err(reason)),
+            };
+        }
+        Ok(last.0.as_ref().map(|(_, plan)| &**plan).ok_or_else(|| "no plan".into()))
+    }
+
     /// The plan for a row's table, announced to the instance in hand; or why it has none.
     fn plan(
         &mut self,
         row: Row,
         tables: &mut Tables,
     ) -> Result<Result<Arc<Plan>, String>, StageError> {
-        if matches!(row.op, Op::Message | Op::Schema | Op::Gap) {
+        if !is_of_table(row.op) {
             // This is no row of any table, so there is nothing that a plugin could plan for.
             return Ok(Ok(Arc::new(Plan::pass())));
         }
@@ -449,4 +470,8 @@ impl Plan {
             input.data.push(data);
         }
     }
+}
+
+fn is_of_table(op: Op) -> bool {
+    !matches!(op, Op::Message | Op::Schema | Op::Gap)
 }

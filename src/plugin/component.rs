@@ -9,7 +9,7 @@ use wasmtime::component::Component;
 use super::engine::Engine;
 use super::error::{LoadError, Reason};
 use super::inspect::{self, Kind, Sort};
-use super::world::{Linked, Role};
+use super::world::{Linked, Role, World};
 use super::wrap::Preview1;
 use super::{Config, Limits, Version, cache, compiler, wrap};
 
@@ -54,7 +54,11 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     }
     let component = match inspect::sort(bytes) {
         Sort::Component => Cow::Borrowed(bytes),
-        Sort::Module => Cow::Owned(component_of(engine, config, bytes)?),
+        Sort::Module => {
+            let full = !config.allow.env.is_empty();
+            let preview1 = if full { Preview1::Full } else { Preview1::Empty };
+            Cow::Owned(component_of(engine.worlds(), preview1, bytes)?)
+        }
         Sort::Other(what) => return Err(Reason::NotWasm(what)),
     };
     let contents =
@@ -76,9 +80,13 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     Ok(Compiled { version, size, language, imports_clock, role, linked, engine })
 }
 
-fn component_of(engine: &Engine, config: &Config, module: &[u8]) -> Result<Vec<u8>, Reason> {
-    let Kind { world, role } = inspect::check_module(engine.worlds(), module)?;
-    let preview1 = if config.allow.env.is_empty() { Preview1::Empty } else { Preview1::Full };
+/// A component around a core module.
+pub(super) fn component_of(
+    worlds: &'static [World],
+    preview1: Preview1,
+    module: &[u8],
+) -> Result<Vec<u8>, Reason> {
+    let Kind { world, role } = inspect::check_module(worlds, module)?;
     let wrapped = guarded(|| wrap::wrap(world, role, preview1, module.to_vec()))?;
     wrapped.map_err(|error| Reason::Wrap(format!("{error:#}")))
 }

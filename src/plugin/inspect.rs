@@ -43,8 +43,8 @@ pub(super) fn sort(bytes: &[u8]) -> Sort {
 /// What a component says about itself.
 #[derive(Default)]
 pub(super) struct Contents {
-    imports: Vec<String>,
-    exports: Vec<String>,
+    pub(super) imports: Vec<String>,
+    pub(super) exports: Vec<String>,
     pub(super) language: Option<String>,
 }
 
@@ -138,6 +138,12 @@ impl Kind {
         let of_role = self.role.functions().iter().map(|name| (self.role.interface(), *name));
         LIFECYCLE.iter().map(|name| ("lifecycle", *name)).chain(of_role)
     }
+}
+
+/// What a component is made for, by its exports.
+pub(super) fn kind(worlds: &'static [World], contents: &Contents) -> Result<Kind, Reason> {
+    let exports: Vec<&str> = contents.exports.iter().map(String::as_str).collect();
+    Kind::of(worlds, &exports)
 }
 
 const LIFECYCLE: [&str; 2] = ["describe", "init"];

@@ -269,6 +269,15 @@ fn labels(name: &str, outcome: &'static str) -> Labels {
     Labels { name: name.into(), outcome }
 }
 
+/// Loads one plugin that is in no set, to try it.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load_alone(engine: &Engine, name: &str, config: Config) -> Result<Arc<Plugin>, LoadError> {
+    let family = family(name.to_owned(), config, &Arc::new(Metrics::new()));
+    first(engine, &family).map(Arc::new)
+}
+
 fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {
     Family {
         log: Arc::new(Log::new(&name, config.limits.log_lines)),

@@ -3,6 +3,7 @@
 mod alive;
 mod allocations;
 mod auth;
+mod author;
 mod backfill;
 mod bad_input;
 mod brokers;
@@ -10,6 +11,7 @@ mod compiler;
 mod console;
 mod dead_letters;
 mod debezium;
+mod counted;
 mod demo;
 mod differential;
 mod doctor;

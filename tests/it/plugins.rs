@@ -1,15 +1,13 @@
 //! The ready-made plugins through the real host: what the golden cases in `plugins/*/tests` say
-//! goes in and comes out. The cases read as TOML; `golden` turns them into batches and back.
+//! goes in and comes out.
 
-pub mod golden;
-
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use walmill::metrics::Metrics;
-use walmill::plugin::{Config, Engine, Plugin, Reason, Registry};
+use walmill::plugin::golden::{self, Format};
+use walmill::plugin::registry::load_alone;
+use walmill::plugin::{Allow, Config, Engine, Plugin, Reason};
 use wasmparser::{Parser, Payload};
 
 use crate::support::process::built_plugins;
@@ -25,16 +23,13 @@ pub fn load(engine: &Engine, plugin: &str, config: &toml::Table) -> Result<Arc<P
         path: built_plugins().join(format!("{plugin}.wasm")),
         config: toml::Value::Table(config.clone()).try_into().expect("a config table"),
         limits: Default::default(),
-        allow: Default::default(),
+        // What it keeps, it keeps in memory and for the case.
+        allow: Allow { kv: true, ..Allow::default() },
         shadow: Default::default(),
         promote: Default::default(),
         rollback: Default::default(),
     };
-    let configs = BTreeMap::from([(plugin.to_owned(), config)]);
-    match Registry::open(engine, configs, Arc::new(Metrics::new())) {
-        Ok(registry) => Ok(registry.snapshot().by_name[plugin].clone()),
-        Err(mut errors) => Err(errors.remove(0).1.reason),
-    }
+    load_alone(engine, plugin, config).map_err(|error| error.reason)
 }
 
 fn check(plugin: &str) {
@@ -49,11 +44,22 @@ fn check(plugin: &str) {
 /// What the golden cases of a file say about a plugin.
 pub fn check_file(engine: &Engine, plugin: &str, path: &Path) {
     let text = fs::read_to_string(path).expect("golden cases");
-    let golden: golden::File = toml::from_str(&text).expect("golden cases");
-    for case in &golden.case {
-        let place = format!("{plugin}: {}: {}", path.display(), case.name);
-        golden::check(&place, &golden.relation, case, load(engine, plugin, &case.config));
-    }
+    let file = golden::File::parse(&text, Format::of(path)).expect("golden cases");
+    let reports = file.run(|config| load(engine, plugin, config));
+    assert!(!reports.is_empty(), "{plugin}: {}: no cases", path.display());
+    let failed = reports.iter().filter(|report| !report.passes());
+    let failed: String = failed.map(|report| format!("  {}\n{report}", report.name)).collect();
+    assert!(failed.is_empty(), "{plugin}: {}\n{failed}", path.display());
+}
+
+#[test]
+fn count_answers_as_its_golden_cases_say() {
+    check("count");
+}
+
+#[test]
+fn deduplicate_answers_as_its_golden_cases_say() {
+    check("deduplicate");
 }
 
 #[test]
@@ -73,7 +79,7 @@ fn route_answers_as_its_golden_cases_say() {
 
 #[test]
 fn the_ready_made_plugins_import_nothing_but_what_walmill_offers() {
-    for plugin in ["filter", "reshape", "route"] {
+    for plugin in ["count", "deduplicate", "filter", "reshape", "route"] {
         let file = fs::read(built_plugins().join(plugin).with_extension("wasm")).expect(plugin);
         let mut exports = 0;
         for payload in Parser::new(0).parse_all(&file) {
@@ -95,7 +101,7 @@ fn the_ready_made_plugins_import_nothing_but_what_walmill_offers() {
 #[test]
 fn the_examples_beside_the_plugins_are_right() {
     let engine = Engine::new(None).expect("an engine");
-    for plugin in ["filter", "reshape", "route"] {
+    for plugin in ["count", "deduplicate", "filter", "reshape", "route"] {
         let text = fs::read_to_string(folder(plugin).join("walmill.toml")).expect("an example");
         let example: toml::Table = text.parse().expect("TOML");
         let configured = example["plugins"].as_table().expect("plugins").values();

@@ -179,6 +179,12 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// All its cells, in the order of the plan's `needs`.
+    #[inline]
+    pub fn cells(self) -> impl Iterator<Item = Cell<'a>> {
+        (0..self.names.len()).map(move |index| self.cell(index))
+    }
+
     /// What the old row has in place of a value that the update left as it was.
     #[cold]
     fn unchanged(&self, index: usize) -> Cell<'a> {

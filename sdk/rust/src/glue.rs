@@ -1,10 +1,12 @@
 //! What [`export!`](crate::export) puts between the world's functions and a
-//! [`Transform`](crate::Transform).
+//! [`Transform`](crate::Transform), and [`filter!`](crate::filter) into one.
 
 use crate::batch::Announced;
 use crate::bindings::exports::walmill::plugin::lifecycle::Setup;
 use crate::bindings::walmill::plugin::types;
-use crate::{Batch, Config, Finding, PerRelation, Transform, Verdicts};
+use crate::{
+    Batch, Cell, Config, Finding, Needs, Op, PerRelation, Plan, Relation, Row, Transform, Verdicts,
+};
 
 /// The instance's plugin, from `init` on.
 pub struct Running<T> {
@@ -52,3 +54,29 @@ impl<T: Transform> Running<T> {
 }
 
 const NO_INIT: &str = "the plugin has no configuration yet: `init` comes first";
+
+/// The plan of a filter that looks at these columns.
+///
+/// # Errors
+/// The table lacks one.
+pub fn need(relation: &Relation, columns: &[&str]) -> Result<Plan, String> {
+    let mut needs = Needs::default();
+    for column in columns {
+        needs.add(relation.require(column)?);
+    }
+    let old = needs.profit_from_old(relation);
+    let plan = Plan::call(needs);
+    Ok(if old { plan.with_old() } else { plan })
+}
+
+/// Drops the rows that are not to be kept.
+pub fn filter(batch: &Batch, verdicts: &mut Verdicts, keep: impl Fn(Row<'_>) -> bool) {
+    for event in batch.events() {
+        let is_row = matches!(event.op(), Op::Insert | Op::Update | Op::Delete | Op::Snapshot);
+        let row = event.row();
+        let known = |cell: Cell| !matches!(cell, Cell::Absent | Cell::Unchanged);
+        if is_row && row.cells().all(known) && !keep(row) {
+            verdicts.drop(&event);
+        }
+    }
+}

@@ -41,6 +41,8 @@
 //! walmill_plugin::export!(Local);
 //! ```
 //!
+//! A plugin that only keeps or drops rows is shorter still: see [`filter!`].
+//!
 //! Build it as a `cdylib` for `wasm32-unknown-unknown`; walmill loads the file as it is. Only the
 //! columns that a plan names cross into the plugin, so name few. Nothing here allocates per event
 //! unless rows are emitted or events rejected.
@@ -58,9 +60,12 @@ pub mod bindings {
 
 mod batch;
 mod config;
+mod filter;
 #[doc(hidden)]
 pub mod glue;
+pub mod kv;
 pub mod log;
+pub mod metrics;
 mod plan;
 mod relation;
 pub mod template;
@@ -72,6 +77,8 @@ pub use bindings::exports::walmill::plugin::lifecycle::Finding;
 pub use bindings::walmill::plugin::types::{Column, OutColumn, Plan, Relation, Shape};
 pub use config::{Config, did_you_mean};
 pub use plan::column;
+#[doc(hidden)]
+pub use serde;
 pub use relation::{Needs, PerRelation, Tables, tag};
 pub use verdicts::{Route, RowWriter, Verdicts};
 
@@ -79,6 +86,10 @@ pub use verdicts::{Route, RowWriter, Verdicts};
 pub trait Transform: Sized {
     /// JSON Schema of the configuration, or nothing.
     const CONFIG_SCHEMA: &str = "";
+
+    /// What of the host it means to use beside log, clock and metrics, as `kv`: a configuration
+    /// that doesn't grant it is refused when the plugin is loaded.
+    const WANTS: &[&str] = &[];
 
     /// Takes the configuration.
     ///
@@ -122,7 +133,10 @@ macro_rules! export {
                     lifecycle::Description {
                         name: ::std::env!("CARGO_PKG_NAME").into(),
                         version: ::std::env!("CARGO_PKG_VERSION").into(),
-                        wants: ::std::vec::Vec::new(),
+                        wants: <$plugin as $crate::Transform>::WANTS
+                            .iter()
+                            .map(|&want| want.into())
+                            .collect(),
                         config_schema: <$plugin as $crate::Transform>::CONFIG_SCHEMA.into(),
                     }
                 }
