@@ -42,5 +42,7 @@ macro_rules! languages {
 const WITH_CONFIG: [&str; 2] = ["orders", "orders-config"];
 
 languages! {
+    javascript_answers_as_all_do("javascript", WITH_CONFIG);
     rust_answers_as_all_do("rust", WITH_CONFIG);
+    typescript_answers_as_all_do("typescript", WITH_CONFIG);
 }
