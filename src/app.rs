@@ -22,9 +22,9 @@ use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
 use crate::output::{self, Output, deliver};
 use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
-use crate::plugin::Engine;
 use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
+use crate::plugin::{Engine, Role};
 use crate::server;
 use crate::source::{self, Source};
 use crate::store::retention::Reader;
@@ -67,13 +67,32 @@ fn open_plugins(
     metrics: Arc<Metrics>,
 ) -> Result<Registry, AppError> {
     let engine = Engine::new(cache).context("start the plugin engine")?;
-    Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
+    let registry = Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
         let finding = |(name, error)| {
             let path = format!("plugins.{name}");
             Finding::error("plugin", path, format!("plugin `{name}`: {error}"))
         };
         AppError::Config(failed.into_iter().map(finding).collect())
-    })
+    })?;
+    let misplaced = misplaced_plugins(config, &registry);
+    if misplaced.is_empty() { Ok(registry) } else { Err(AppError::Config(misplaced)) }
+}
+
+/// Authorizers that stand in a pipeline: only their files say that they are such.
+fn misplaced_plugins(config: &Config, registry: &Registry) -> Vec<Finding> {
+    let plugins = registry.snapshot();
+    let is_misplaced = |name: &&String| {
+        plugins.by_name.get(*name).is_some_and(|plugin| plugin.role() == Role::Authorizer)
+    };
+    let in_pipelines = config.pipelines.iter().enumerate().flat_map(|(at, pipeline)| {
+        let names = pipeline.plugins.iter().filter(is_misplaced);
+        names.map(move |name| (format!("pipeline[{at}].plugins"), name))
+    });
+    let finding = |(path, name): (String, &String)| {
+        let message = format!("plugin `{name}` is an authorizer: it has nothing to do to events");
+        Finding::error("plugin", path, message).suggest(format!("take `{name}` out of this list"))
+    };
+    in_pipelines.map(finding).collect()
 }
 
 /// The source's config with the tables that pipelines name: it looks whether they are there, and

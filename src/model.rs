@@ -3,6 +3,7 @@
 //! Nothing here does input or output, and nothing here knows PostgreSQL's wire format, the plugin
 //! interface or the store's layout.
 
+pub mod access;
 pub mod backfill;
 pub mod clock;
 pub mod event;

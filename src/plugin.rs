@@ -6,6 +6,7 @@
 //! [`Config`], what it may consume is limited there, and nothing that it returns is believed before
 //! [`check`] has seen it. Nothing here knows PostgreSQL, the store or a socket.
 
+pub mod authorizer;
 pub mod bindings;
 mod cache;
 pub mod check;
@@ -25,6 +26,7 @@ pub mod state;
 mod text;
 mod trial;
 pub mod watch;
+mod world;
 mod wrap;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ use std::sync::{Arc, Mutex};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+pub use authorizer::Authorizer;
 use bindings::lifecycle::Setup;
 pub use engine::Engine;
 pub use error::{LoadError, Reason};
@@ -45,6 +48,7 @@ pub use limits::Limits;
 use program::Program;
 pub use registry::{Plugins, Registry};
 pub use state::{NoState, Scratch, State, StateError};
+pub use world::Role;
 
 /// One `[plugins.NAME]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -119,6 +123,12 @@ impl Plugin {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.program.name
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.program.compiled.role
     }
 
     /// Which version this is.

@@ -1,28 +1,30 @@
-//! The plugin's world as Rust types, generated from `wit/walmill.wit`.
+//! The plugin's world as Rust types, generated from `wit/walmill.wit`, and which of them the host
+//! itself speaks. The host speaks the newest version; older ones are turned into it by their own
+//! file in `world/`.
 
+/// Version 0.1 of the world, as generated: what a plugin and an authorizer are, in one.
 #[expect(missing_docs, reason = "wit/walmill.wit has the words")]
-mod generated {
+pub(super) mod v0_1 {
     wasmtime::component::bindgen!({
         path: "wit",
-        world: "plugin",
+        inline: "
+            package walmill:every;
+            world role {
+                include walmill:plugin/plugin@0.1.0;
+                include walmill:plugin/authorizer@0.1.0;
+            }
+        ",
+        world: "walmill:every/role",
         additional_derives: [PartialEq],
     });
 }
 
-pub use generated::walmill::plugin::types::{
+pub use v0_1::walmill::plugin::types::{
     Batch, Column, Mode, OutColumn, Outcome, Plan, Relation, Shape, Source,
 };
 
-pub(super) use generated::exports::walmill::plugin::lifecycle;
-pub(super) use generated::walmill::plugin as host;
-pub(super) use generated::{Plugin as Guest, PluginPre as GuestPre};
+pub(super) use v0_1::exports::walmill::plugin::lifecycle;
+pub(super) use v0_1::walmill::plugin::log::Level;
 
-/// The world's source, for wrapping core modules.
-pub(super) const WIT: &str = include_str!("../../wit/walmill.wit");
-
-/// The package of every interface in it.
+/// The package of every interface of every version.
 pub(super) const PACKAGE: &str = "walmill:plugin";
-/// Its version.
-pub(super) const VERSION: &str = "0.1.0";
-/// What of the version matters to whether a guest fits.
-pub(super) const MINOR: &str = "0.1";

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use wasmtime::component::Component;
 
 use super::Version;
-use super::bindings::WIT;
+use super::world::WORLDS;
 
 const DIGEST: usize = 32;
 /// Files of each sort that are kept; the least recently used go first.
@@ -47,7 +47,8 @@ impl Cache {
         );
         let mut kind = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut kind);
-        (env!("CARGO_PKG_VERSION"), WIT).hash(&mut kind);
+        env!("CARGO_PKG_VERSION").hash(&mut kind);
+        WORLDS.iter().for_each(|world| world.wit.hash(&mut kind));
         let kind = format!("{:016x}", kind.finish());
         Ok(Self { folder, kind })
     }

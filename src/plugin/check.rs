@@ -7,6 +7,7 @@
 mod cells;
 
 use super::bindings::{OutColumn, Outcome, Plan, Relation, Shape, Source};
+use crate::model::access::Grant;
 use cells::Heap;
 
 /// Verdicts.
@@ -26,6 +27,10 @@ const MOST_SHAPES: usize = 256;
 const MOST_COLUMNS: usize = 2_000;
 /// Bytes of names and constants in a plan: each row of a shape repeats them.
 const LARGEST_PLAN: usize = 256 << 10;
+/// Keys in a grant, values in all of them together, and bytes of a value.
+const MOST_KEYS: usize = 64;
+const MOST_VALUES: usize = 10_000;
+const LONGEST_VALUE: usize = 1_024;
 /// Rows in an outcome.
 const MOST_ROWS: usize = 1 << 16;
 
@@ -106,6 +111,31 @@ fn check_name(name: &str) -> Result<(), String> {
         Err(format!("name {name:?} with a control character"))
     } else {
         Ok(())
+    }
+}
+
+/// Whether the grant is one that can be kept for as long as a subscriber is there.
+///
+/// # Errors
+/// What is wrong with it, in words for the plugin's author.
+pub fn check_grant(grant: &Grant) -> Result<(), String> {
+    let Grant { rows, hidden, .. } = grant;
+    if rows.len() > MOST_KEYS {
+        return Err(format!("{} row keys, more than {MOST_KEYS}", rows.len()));
+    }
+    let values: usize = rows.iter().map(|key| key.values.len()).sum();
+    if values > MOST_VALUES {
+        return Err(format!("{values} values in its row keys, more than {MOST_VALUES}"));
+    }
+    if hidden.len() > MOST_COLUMNS {
+        return Err(format!("{} hidden columns, more than {MOST_COLUMNS}", hidden.len()));
+    }
+    let named = rows.iter().map(|key| &key.column).chain(hidden);
+    { named }.try_for_each(|name| check_name(name).map_err(|what| format!("column {what}")))?;
+    let long = |value: &&String| value.len() > LONGEST_VALUE;
+    match rows.iter().flat_map(|key| &key.values).find(long) {
+        Some(value) => Err(format!("a value of {} bytes, more than {LONGEST_VALUE}", value.len())),
+        None => Ok(()),
     }
 }
 

@@ -6,11 +6,10 @@ use std::sync::PoisonError;
 
 use wasmtime::component::Component;
 
-use super::bindings::GuestPre;
 use super::engine::Engine;
 use super::error::{LoadError, Reason};
-use super::host::Host;
-use super::inspect::{self, Contents, Sort};
+use super::inspect::{self, Kind, Sort};
+use super::world::{Linked, Role};
 use super::{Config, Version, wrap};
 
 /// A file that can be instantiated.
@@ -23,7 +22,10 @@ pub struct Compiled {
     pub language: Option<String>,
     /// Whether it can ask for the time.
     pub imports_clock: bool,
-    pub(super) guest: GuestPre<Host>,
+    /// What it is for.
+    pub role: Role,
+    pub(super) linked: Box<dyn Linked>,
+    pub(super) engine: wasmtime::Engine,
 }
 
 /// Compiles a plugin's file, or takes the code that was compiled from the same bytes before. This
@@ -51,26 +53,30 @@ fn compile(engine: &Engine, name: &str, config: &Config, bytes: &[u8]) -> Result
     }
     let component = match inspect::sort(bytes) {
         Sort::Component => Cow::Borrowed(bytes),
-        Sort::Module => Cow::Owned(component_of(bytes)?),
+        Sort::Module => Cow::Owned(component_of(engine, bytes)?),
         Sort::Other(what) => return Err(Reason::NotWasm(what)),
     };
     let contents =
         inspect::contents(&component).map_err(|error| Reason::Damaged(error.to_string()))?;
-    inspect::check(&contents, name, config.allow)?;
+    let worlds = engine.worlds();
+    let Kind { world, role } = inspect::check(worlds, &contents, name, config.allow)?;
     let version = Version::of(bytes);
     let component = cached(engine, &version, &component)?;
-    let guest = engine.linker().instantiate_pre(&component).and_then(GuestPre::new);
-    let guest = guest.map_err(|error| Reason::Mismatch(format!("{error:#}")))?;
+    let linked =
+        engine.linker().instantiate_pre(&component).and_then(|pre| (world.find)(pre, role));
+    let linked = linked
+        .map_err(|error| Reason::Mismatch { world: role.world(), error: format!("{error:#}") })?;
     if let Some(cache) = engine.cache() {
         cache.keep(&version, bytes);
     }
-    let Contents { language, imports_clock, .. } = contents;
-    Ok(Compiled { version, size, language, imports_clock, guest })
+    let imports_clock = contents.uses(worlds, "clock");
+    let (language, engine) = (contents.language, engine.wasmtime().clone());
+    Ok(Compiled { version, size, language, imports_clock, role, linked, engine })
 }
 
-fn component_of(module: &[u8]) -> Result<Vec<u8>, Reason> {
-    inspect::check_module(module)?;
-    let wrapped = guarded(|| wrap::wrap(module.to_vec()))?;
+fn component_of(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Reason> {
+    let Kind { world, role } = inspect::check_module(engine.worlds(), module)?;
+    let wrapped = guarded(|| wrap::wrap(world, role, module.to_vec()))?;
     wrapped.map_err(|error| Reason::Wrap(format!("{error:#}")))
 }
 

@@ -11,7 +11,8 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, EngineWeak, WasmBacktraceDetails};
 
 use super::cache::Cache;
-use super::host::{self, Host};
+use super::host::Host;
+use super::world::{WORLDS, World};
 
 /// Between two looks at the time of a running call.
 pub(super) const TICK: Duration = Duration::from_millis(5);
@@ -22,6 +23,7 @@ pub struct Engine(Arc<Shared>);
 
 struct Shared {
     wasmtime: wasmtime::Engine,
+    worlds: &'static [World],
     linker: Linker<Host>,
     cache: Option<Cache>,
     /// Held while compiling: one plugin at a time, so that a folder full of changed files does not
@@ -36,17 +38,32 @@ impl Engine {
     /// # Errors
     /// The folder cannot be used, or others may write to it.
     pub fn new(cache_dir: Option<&Path>) -> anyhow::Result<Self> {
+        Self::serving(WORLDS, cache_dir)
+    }
+
+    /// An engine that serves these versions of the world.
+    pub(super) fn serving(
+        worlds: &'static [World],
+        cache_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let wasmtime =
             wasmtime::Engine::new(&config()).map_err(opaque).context("start wasmtime")?;
-        let linker = host::linker(&wasmtime).map_err(opaque).context("link the plugin's world")?;
+        let mut linker = Linker::new(&wasmtime);
+        for world in worlds {
+            (world.link)(&mut linker).map_err(opaque).context("link the plugin's world")?;
+        }
         let cache = cache_dir.map(|folder| Cache::open(folder, &wasmtime)).transpose()?;
         start_ticker(wasmtime.weak()).context("start the thread that interrupts plugins")?;
         let compiling = Mutex::default();
-        Ok(Self(Arc::new(Shared { wasmtime, linker, cache, compiling })))
+        Ok(Self(Arc::new(Shared { wasmtime, worlds, linker, cache, compiling })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.0.wasmtime
+    }
+
+    pub(super) fn worlds(&self) -> &'static [World] {
+        self.0.worlds
     }
 
     pub(super) fn linker(&self) -> &Linker<Host> {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::instance::CallError;
+use super::world::Role;
 use crate::model::quantity::ByteSize;
 
 /// Why a file does not become a plugin.
@@ -76,9 +77,32 @@ pub enum Reason {
     Exports(Vec<String>),
     /// Its imports or exports are not of the world's types.
     #[error(
-        "does not fit the world `plugin` in wit/walmill.wit; build it against this version: {0}"
+        "does not fit the world `{world}` in wit/walmill.wit; build it against this version: \
+         {error}"
     )]
-    Mismatch(String),
+    Mismatch {
+        /// The world that it is made for.
+        world: &'static str,
+        /// What does not fit.
+        error: String,
+    },
+    /// It exports what makes a plugin of pipelines, and what makes an authorizer.
+    #[error("exports both `transform` and `authorize`; make two plugins of it")]
+    TwoRoles,
+    /// An authorizer that wants to keep something.
+    #[error("imports `kv`, but an authorizer has no keyed state: it decides by what it is asked")]
+    NoState,
+    /// A new version that is for something else.
+    #[error(
+        "is of the world `{}`, but the version in force is of `{}`, and is used as such",
+        offered.world(), in_force.world()
+    )]
+    OtherRole {
+        /// What the new version is.
+        offered: Role,
+        /// What is in force.
+        in_force: Role,
+    },
     /// A first call went wrong.
     #[error("`{call}` failed: {error}")]
     Call {

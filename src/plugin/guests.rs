@@ -23,6 +23,9 @@ pub(crate) struct Guest {
     /// Parameter 0 points to the batch; the outcome is at 1284; `$n` is free for use.
     pub process: &'static str,
     pub realloc: &'static str,
+    /// Makes it an authorizer. Parameters: pointer and length of stream, claims, parameters and
+    /// remote; the grant is at 1284.
+    pub open: Option<&'static str>,
 }
 
 /// Nothing but passing.
@@ -34,6 +37,7 @@ pub(crate) const PASS: Guest = Guest {
     on_relation: "",
     process: "",
     realloc: "",
+    open: None,
 };
 
 pub(crate) const FOREVER: &str = "(loop $forever (br $forever))";
@@ -54,7 +58,8 @@ pub(crate) const FINDINGS: Guest = Guest {
 impl Guest {
     /// The module, in WebAssembly text. A return area of zeros is an empty success.
     pub(crate) fn text(&self) -> String {
-        let Self { imports, fields, describe, init, on_relation, process, realloc } = self;
+        let Self { imports, fields, describe, init, realloc, .. } = self;
+        let work = self.open.map_or_else(|| self.transform(), authorize);
         format!(
             r#"(module {imports}
               (memory (export "memory") 8)
@@ -79,7 +84,14 @@ impl Guest {
                 (param i32 i32 i32 i32 i32) (result i32)
                 {init}
                 (i32.const 1088))
-              (func $on-relation (export "walmill:plugin/transform@0.1.0#on-relation")
+              {work})"#
+        )
+    }
+
+    fn transform(&self) -> String {
+        let Self { on_relation, process, .. } = self;
+        format!(
+            r#"(func $on-relation (export "walmill:plugin/transform@0.1.0#on-relation")
                 (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
                 {on_relation}
                 (i32.const 1152))
@@ -90,7 +102,7 @@ impl Guest {
                 {process}
                 (i32.const 1280))
               (func (export "cabi_post_walmill:plugin/transform@0.1.0#process") (param i32)
-                (global.set $top (i32.const 262144))))"#
+                (global.set $top (i32.const 262144)))"#
         )
     }
 
@@ -111,6 +123,17 @@ impl Guest {
     pub(crate) fn start(&self) -> Instance {
         self.load(config()).instantiate(0, 1, false, Arc::new(Mutex::new(NoState))).unwrap()
     }
+}
+
+fn authorize(open: &str) -> String {
+    format!(
+        r#"(func $open (export "walmill:plugin/authorize@0.1.0#open")
+            (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+            {open}
+            (i32.const 1280))
+          (func (export "cabi_post_walmill:plugin/authorize@0.1.0#open") (param i32)
+            (global.set $top (i32.const 262144)))"#
+    )
 }
 
 pub(crate) fn open(name: &str, config: Config) -> Registry {

@@ -1,12 +1,11 @@
-//! What a guest may call: log, clock, metrics and, where granted, keyed state.
+//! What a guest may call, whichever version of the world it is of: log, clock, metrics and, where
+//! granted, keyed state.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::UpdateDeadline;
-use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::Guest;
-use super::bindings::host::{clock, kv, log, metrics, types};
+use super::bindings::Level;
 use super::limits::{Limiter, Limits, Stopwatch};
 use super::log::{Log, enabled};
 use super::meters::{IGNORED, Meters};
@@ -63,100 +62,60 @@ impl Host {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, kv::Error> {
-        check_key(key)?;
-        Ok(self.state().get(key)?)
-    }
-}
-
-/// Makes everything that the world offers available to guests.
-pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Host>> {
-    let mut linker = Linker::new(engine);
-    Guest::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-    Ok(linker)
-}
-
-impl types::Host for Host {}
-
-impl log::Host for Host {
-    fn enabled(&mut self, level: log::Level) -> bool {
+    /// Whether a line of that level would be shown.
+    pub(super) fn enabled(level: Level) -> bool {
         enabled(level)
     }
 
-    fn log(&mut self, level: log::Level, message: String) {
-        self.log.write(level, &message);
-    }
-}
-
-impl clock::Host for Host {
-    fn now(&mut self) -> i64 {
-        self.now
-    }
-}
-
-impl metrics::Host for Host {
-    fn counter(&mut self, name: String, _help: String) -> u32 {
-        if self.dry_run { IGNORED } else { self.meters.counter(&name) }
+    pub(super) fn log(&self, level: Level, message: &str) {
+        self.log.write(level, message);
     }
 
-    fn gauge(&mut self, name: String, _help: String) -> u32 {
-        if self.dry_run { IGNORED } else { self.meters.gauge(&name) }
+    /// The id of a counter; what a dry run counts is not kept.
+    pub(super) fn counter(&self, name: &str) -> u32 {
+        if self.dry_run { IGNORED } else { self.meters.counter(name) }
     }
 
-    fn add(&mut self, id: u32, delta: u64) {
-        self.meters.add(id, delta);
+    /// See [`Host::counter`].
+    pub(super) fn gauge(&self, name: &str) -> u32 {
+        if self.dry_run { IGNORED } else { self.meters.gauge(name) }
     }
 
-    fn set(&mut self, id: u32, value: f64) {
-        self.meters.set(id, value);
-    }
-}
-
-impl kv::Host for Host {
-    fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, kv::Error> {
-        Host::get(self, &key)
+    pub(super) fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        check_key(key)?;
+        self.state().get(key)
     }
 
-    fn get_many(&mut self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, kv::Error> {
+    pub(super) fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
         if keys.len() > MOST_KEYS {
-            return Err(kv::Error::TooLarge);
+            return Err(StateError::TooLarge);
         }
         let (mut values, mut size) = (Vec::with_capacity(keys.len()), 0);
-        for key in &keys {
-            let value = Host::get(self, key)?;
+        for key in keys {
+            let value = self.get(key)?;
             size += value.as_ref().map_or(0, Vec::len);
             if size > LARGEST_ANSWER {
-                return Err(kv::Error::TooLarge);
+                return Err(StateError::TooLarge);
             }
             values.push(value);
         }
         Ok(values)
     }
 
-    fn set(&mut self, key: String, value: Vec<u8>) -> Result<(), kv::Error> {
-        check_key(&key)?;
+    pub(super) fn set(&self, key: &str, value: Vec<u8>) -> Result<(), StateError> {
+        check_key(key)?;
         if value.len() > LARGEST_VALUE {
-            return Err(kv::Error::TooLarge);
+            return Err(StateError::TooLarge);
         }
-        Ok(self.state().set(&key, value)?)
+        self.state().set(key, value)
     }
 
-    fn delete(&mut self, key: String) -> Result<(), kv::Error> {
-        check_key(&key)?;
-        Ok(self.state().delete(&key)?)
+    pub(super) fn delete(&self, key: &str) -> Result<(), StateError> {
+        check_key(key)?;
+        self.state().delete(key)
     }
 }
 
-fn check_key(key: &str) -> Result<(), kv::Error> {
-    if key.len() > LONGEST_KEY { Err(kv::Error::TooLarge) } else { Ok(()) }
-}
-
-impl From<StateError> for kv::Error {
-    fn from(error: StateError) -> Self {
-        match error {
-            StateError::TooLarge => Self::TooLarge,
-            StateError::Quota => Self::Quota,
-            StateError::Unavailable(why) => Self::Unavailable(why),
-        }
-    }
+fn check_key(key: &str) -> Result<(), StateError> {
+    if key.len() > LONGEST_KEY { Err(StateError::TooLarge) } else { Ok(()) }
 }

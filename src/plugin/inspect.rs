@@ -3,9 +3,10 @@
 use wasmparser::{BinaryReader, BinaryReaderError, Parser, Payload, ProducersSectionReader};
 
 use super::Allow;
-use super::bindings::{MINOR, PACKAGE, VERSION};
+use super::bindings::PACKAGE;
 use super::error::Reason;
 use super::text::clean;
+use super::world::{Role, World, interface};
 
 /// Bytes of a name that comes from a file.
 const LONGEST_NAME: usize = 200;
@@ -41,7 +42,13 @@ pub(super) struct Contents {
     imports: Vec<String>,
     exports: Vec<String>,
     pub(super) language: Option<String>,
-    pub(super) imports_clock: bool,
+}
+
+impl Contents {
+    /// Whether it imports that interface of ours.
+    pub(super) fn uses(&self, worlds: &'static [World], name: &str) -> bool {
+        self.imports.iter().filter_map(|id| interface(worlds, id)).any(|found| found.name == name)
+    }
 }
 
 /// Reads imports and exports of the outermost component, and languages wherever they are.
@@ -71,7 +78,6 @@ pub(super) fn contents(component: &[u8]) -> Result<Contents, BinaryReaderError> 
         }
     }
     contents.language = language(languages);
-    contents.imports_clock = contents.imports.iter().any(|name| interface(name) == Some("clock"));
     Ok(contents)
 }
 
@@ -93,90 +99,129 @@ fn language(languages: Vec<String>) -> Option<String> {
     Some(clean(&name, LONGEST_NAME))
 }
 
-/// The name of one of our interfaces, if the import is one, of a version that we have.
-fn interface(import: &str) -> Option<&str> {
-    let (name, version) = import.strip_prefix(PACKAGE)?.strip_prefix('/')?.split_once('@')?;
-    compatible(version).then_some(name)
+/// What a file is made for: a version of the world, and what it does in it.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) world: &'static World,
+    pub(super) role: Role,
 }
 
-/// Within a minor number, a guest that was made for another patch fits.
-fn compatible(version: &str) -> bool {
-    version.strip_prefix(MINOR).is_some_and(|patch| patch.is_empty() || patch.starts_with('.'))
+impl Kind {
+    /// By what is exported of our interfaces; if that says nothing, the usual.
+    fn of(worlds: &'static [World], exports: &[&str]) -> Result<Self, Reason> {
+        for world in worlds {
+            let has = |role: Role| has(worlds, exports, world, role.interface());
+            match (has(Role::Transform), has(Role::Authorizer)) {
+                (true, true) => return Err(Reason::TwoRoles),
+                (true, false) => return Ok(Self { world, role: Role::Transform }),
+                (false, true) => return Ok(Self { world, role: Role::Authorizer }),
+                (false, false) => {}
+            }
+        }
+        Ok(Self { world: &worlds[0], role: Role::Transform })
+    }
+
+    fn id(&self, interface: &str) -> String {
+        format!("{PACKAGE}/{interface}@{}", self.world.version)
+    }
+
+    fn interfaces(&self) -> [&'static str; 2] {
+        ["lifecycle", self.role.interface()]
+    }
+
+    /// Interface and name of every function that it must export.
+    fn functions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let of_role = self.role.functions().iter().map(|name| (self.role.interface(), *name));
+        LIFECYCLE.iter().map(|name| ("lifecycle", *name)).chain(of_role)
+    }
 }
 
-fn is_offered(interface: &str) -> bool {
-    matches!(interface, "types" | "log" | "clock" | "metrics" | "kv")
+const LIFECYCLE: [&str; 2] = ["describe", "init"];
+
+fn has(worlds: &'static [World], ids: &[&str], world: &World, name: &str) -> bool {
+    ids.iter()
+        .filter_map(|id| interface(worlds, id))
+        .any(|found| found.name == name && found.world.minor == world.minor)
 }
 
 /// Whether the component asks for no more than it may have, and has what a plugin needs.
-pub(super) fn check(contents: &Contents, plugin: &str, allow: Allow) -> Result<(), Reason> {
+pub(super) fn check(
+    worlds: &'static [World],
+    contents: &Contents,
+    plugin: &str,
+    allow: Allow,
+) -> Result<Kind, Reason> {
     for import in &contents.imports {
-        match interface(import) {
-            Some("kv") if !allow.kv => {
+        match interface(worlds, import) {
+            Some(found) if found.name == "kv" && !allow.kv => {
                 return Err(Reason::NotGranted { what: "kv".into(), plugin: plugin.into() });
             }
-            Some(name) if is_offered(name) => {}
+            Some(found) if found.is_offered() => {}
             _ => return Err(Reason::Import(clean(import, LONGEST_NAME))),
         }
     }
-    let missing: Vec<String> = ["lifecycle", "transform"]
-        .iter()
-        .filter(|wanted| !contents.exports.iter().any(|name| interface(name) == Some(wanted)))
-        .map(|wanted| format!("{PACKAGE}/{wanted}@{VERSION}"))
-        .collect();
-    if missing.is_empty() { Ok(()) } else { Err(Reason::Exports(missing)) }
+    let exports: Vec<&str> = contents.exports.iter().map(String::as_str).collect();
+    let kind = Kind::of(worlds, &exports)?;
+    let missing = kind.interfaces().into_iter();
+    let missing = missing.filter(|name| !has(worlds, &exports, kind.world, name));
+    let missing: Vec<String> = missing.map(|name| kind.id(name)).collect();
+    if !missing.is_empty() {
+        return Err(Reason::Exports(missing));
+    }
+    if kind.role == Role::Authorizer && contents.uses(worlds, "kv") {
+        return Err(Reason::NoState);
+    }
+    Ok(kind)
 }
-
-/// The functions that a core module must export.
-const FUNCTIONS: [(&str, &str); 4] = [
-    ("lifecycle", "describe"),
-    ("lifecycle", "init"),
-    ("transform", "on-relation"),
-    ("transform", "process"),
-];
 
 /// Whether a core module has the exports of a plugin, and imports nothing that can't be given. The
 /// rest is found when it is wrapped, in words for those who know the component model.
-pub(super) fn check_module(module: &[u8]) -> Result<(), Reason> {
+pub(super) fn check_module(worlds: &'static [World], module: &[u8]) -> Result<Kind, Reason> {
     let mut exports = Vec::new();
     let damaged = |error: BinaryReaderError| Reason::Damaged(error.to_string());
     for payload in Parser::new(0).parse_all(module) {
         match payload.map_err(damaged)? {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
-                    check_module_import(import.map_err(damaged)?.module)?;
+                    check_module_import(worlds, import.map_err(damaged)?.module)?;
                 }
             }
             Payload::ExportSection(section) => {
                 for export in section {
-                    exports.push(export.map_err(damaged)?.name);
+                    exports.extend(function(export.map_err(damaged)?.name));
                 }
             }
             _ => {}
         }
     }
-    let missing: Vec<String> = FUNCTIONS
-        .iter()
-        .filter(|wanted| !exports.iter().any(|name| function(name) == Some(**wanted)))
-        .map(|(interface, function)| format!("{PACKAGE}/{interface}@{VERSION}#{function}"))
+    let interfaces: Vec<&str> = exports.iter().map(|(interface, _)| *interface).collect();
+    let kind = Kind::of(worlds, &interfaces)?;
+    let exported = |name: &str, function: &str| {
+        let mut of_it = exports.iter().filter(|(_, exported)| *exported == function);
+        of_it.any(|(id, _)| has(worlds, &[id], kind.world, name))
+    };
+    let missing: Vec<String> = kind
+        .functions()
+        .filter(|(interface, function)| !exported(interface, function))
+        .map(|(interface, function)| format!("{}#{function}", kind.id(interface)))
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(Reason::Exports(missing)) }
+    if missing.is_empty() { Ok(kind) } else { Err(Reason::Exports(missing)) }
 }
 
 /// Interface and function of an export, in either of the forms that tools write:
 /// `walmill:plugin/transform@0.1.0#process` and `cm32p2|walmill:plugin/transform@0.1|process`.
 fn function(export: &str) -> Option<(&str, &str)> {
-    let (name, function) = match export.strip_prefix("cm32p2|") {
-        Some(names) => names.split_once('|')?,
-        None => export.split_once('#')?,
-    };
-    Some((interface(name)?, function))
+    match export.strip_prefix("cm32p2|") {
+        Some(names) => names.split_once('|'),
+        None => export.split_once('#'),
+    }
 }
 
 /// Imports of other names are the business of whoever wraps the module.
-fn check_module_import(module: &str) -> Result<(), Reason> {
+fn check_module_import(worlds: &'static [World], module: &str) -> Result<(), Reason> {
     let name = module.strip_prefix("cm32p2|").unwrap_or(module);
     let foreign = name == "env" || name.starts_with("wasi");
-    let unknown = name.starts_with(PACKAGE) && !interface(name).is_some_and(is_offered);
+    let unknown = name.starts_with(PACKAGE)
+        && !interface(worlds, name).is_some_and(|found| found.is_offered());
     if foreign || unknown { Err(Reason::Import(clean(module, LONGEST_NAME))) } else { Ok(()) }
 }

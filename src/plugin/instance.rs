@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use wasmtime::{Store, WasmBacktrace};
 
 use super::bindings::lifecycle::{Description, Setup};
-use super::bindings::{Batch, Guest, Outcome, Plan, Relation};
-use super::check::{check_outcome, check_plan};
+use super::bindings::{Batch, Outcome, Plan, Relation};
+use super::check::{check_grant, check_outcome, check_plan};
 use super::host::{Host, TICKS};
 use super::program::Program;
 use super::state::State;
 use super::text::clean;
+use super::world::Guest;
+use crate::model::access::{Grant, Subscriber};
 use crate::model::quantity::{ByteSize, Period};
 
 /// Bytes of a guest's own words that are kept in an error.
@@ -75,7 +77,7 @@ fn findings(findings: &[Finding]) -> String {
 pub struct Instance {
     program: Arc<Program>,
     store: Store<Host>,
-    guest: Guest,
+    guest: Box<dyn Guest>,
     plans: HashMap<u32, Plan>,
     /// What ended it.
     dead: Option<CallError>,
@@ -91,23 +93,20 @@ impl Instance {
         let limits = program.limits;
         let (log, meters) = (program.log.clone(), program.meters.clone());
         let host = Host::new(log, meters, limits, dry_run, state);
-        let engine = program.compiled.guest.engine();
-        let mut store = Store::new(engine, host);
+        let mut store = Store::new(&program.compiled.engine, host);
         store.limiter(|host| &mut host.limiter);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().tick()));
         store.set_hostcall_fuel(usize::try_from(limits.output.bytes()).unwrap_or(usize::MAX));
-        let guest =
-            watched(program, &mut store, |store| program.compiled.guest.instantiate(store))?;
+        let guest = watched(program, &mut store, |store| program.compiled.linked.start(store))?;
         Ok(Self { program: program.clone(), store, guest, plans: HashMap::new(), dead: None })
     }
 
     pub(super) fn describe(&mut self) -> Result<Description, CallError> {
-        self.call(|guest, store| guest.walmill_plugin_lifecycle().call_describe(store))
+        self.call(|guest, store| guest.describe(store))
     }
 
     pub(super) fn init(&mut self, setup: &Setup) -> Result<(), CallError> {
-        let answer =
-            self.call(|guest, store| guest.walmill_plugin_lifecycle().call_init(store, setup))?;
+        let answer = self.call(|guest, store| guest.init(store, setup))?;
         let finding = |finding: super::bindings::lifecycle::Finding| Finding {
             path: clean(&finding.path, LONGEST_REASON),
             message: clean(&finding.message, LONGEST_REASON),
@@ -124,7 +123,7 @@ impl Instance {
     /// See [`CallError`].
     pub fn on_relation(&mut self, relation: &Relation) -> Result<Plan, CallError> {
         let answer = self
-            .call(|guest, store| guest.walmill_plugin_transform().call_on_relation(store, relation))
+            .call(|guest, store| guest.on_relation(store, relation))
             .and_then(|answer| self.planned(answer, relation));
         self.count(&answer);
         answer
@@ -150,7 +149,7 @@ impl Instance {
     pub fn process(&mut self, batch: &Batch, now: i64) -> Result<Outcome, CallError> {
         self.store.data_mut().now = now;
         let answer = self
-            .call(|guest, store| guest.walmill_plugin_transform().call_process(store, batch))
+            .call(|guest, store| guest.process(store, batch))
             .and_then(|answer| answer.map_err(|why| failed(&why)))
             .and_then(|outcome| self.checked(outcome, batch));
         self.count(&answer);
@@ -175,6 +174,22 @@ impl Instance {
         Ok(outcome)
     }
 
+    /// Asks an authorizer about a subscriber; `now` is what its clock says. The inner error is its
+    /// reason for refusing. The grant has been checked.
+    pub(super) fn open(
+        &mut self,
+        subscriber: &Subscriber,
+        now: i64,
+    ) -> Result<Result<Grant, String>, CallError> {
+        self.store.data_mut().now = now;
+        let answer = self.call(|guest, store| guest.open(store, subscriber)).and_then(|answer| {
+            let Ok(grant) = &answer else { return Ok(answer) };
+            check_grant(grant).map_err(|what| wrong("grant", &what)).map(|()| answer)
+        });
+        self.count(&answer);
+        Ok(answer?.map_err(|why| clean(&why, LONGEST_REASON)))
+    }
+
     /// Whether it can still be called.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -183,12 +198,12 @@ impl Instance {
 
     fn call<T>(
         &mut self,
-        work: impl FnOnce(&Guest, &mut Store<Host>) -> wasmtime::Result<T>,
+        work: impl FnOnce(&dyn Guest, &mut Store<Host>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         if let Some(error) = &self.dead {
             return Err(CallError::Trap(format!("the instance is dead, since it {}", past(error))));
         }
-        let guest = &self.guest;
+        let guest = &*self.guest;
         let answer = watched(&self.program, &mut self.store, |store| work(guest, store));
         self.dead = answer.as_ref().err().cloned();
         answer

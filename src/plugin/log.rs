@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, trace, warn};
 
-use super::bindings::host::log::Level;
+use super::bindings::Level;
 use super::text::clean;
 
 /// Lines at once, after which it is one per [`REFILL`].

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -187,6 +187,7 @@ fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {
         log: Arc::new(Log::new(&name)),
         meters: Arc::new(Meters::new(&name, metrics.clone())),
         relations: Arc::new(Relations::default()),
+        role: OnceLock::new(),
         name,
         config,
     }

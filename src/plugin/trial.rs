@@ -1,7 +1,7 @@
 //! A new version on trial: it is put in force only if it starts, takes its config, and takes the
 //! relations that the version in force takes. Nothing of the trial is seen outside.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::bindings::lifecycle;
 use super::component;
@@ -10,6 +10,7 @@ use super::log::Log;
 use super::meters::Meters;
 use super::program::{Program, Relations};
 use super::text::clean;
+use super::world::Role;
 use super::{
     Allow, CallError, Config, Description, Engine, Instance, NoState, Plugin, Scratch, State,
 };
@@ -23,6 +24,8 @@ pub(super) struct Family {
     pub(super) log: Arc<Log>,
     pub(super) meters: Arc<Meters>,
     pub(super) relations: Arc<Relations>,
+    /// Of the first version that worked: whoever uses the plugin counts on it.
+    pub(super) role: OnceLock<Role>,
 }
 
 impl Family {
@@ -37,7 +40,13 @@ impl Family {
             meters: self.meters.clone(),
             relations: self.relations.clone(),
         });
-        self.prove(program).map_err(|reason| self.refused(reason))
+        let offered = program.compiled.role;
+        let plugin = self.prove(program).map_err(|reason| self.refused(reason))?;
+        let in_force = *self.role.get_or_init(|| offered);
+        if offered != in_force {
+            return Err(self.refused(Reason::OtherRole { offered, in_force }));
+        }
+        Ok(plugin)
     }
 
     pub(super) fn refused(&self, reason: Reason) -> LoadError {

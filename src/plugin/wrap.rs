@@ -6,15 +6,15 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use super::bindings::WIT;
+use super::world::{Role, World};
 
 /// A component around the module. If the module does not say which world it is of (Rust's
-/// wit-bindgen embeds that), it is of ours, with UTF-8 strings.
-pub(super) fn wrap(mut module: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+/// wit-bindgen embeds that), it is of this one, with UTF-8 strings.
+pub(super) fn wrap(world: &World, role: Role, mut module: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     if !says_its_world(&module) {
         let mut resolve = Resolve::default();
-        let package = resolve.push_str("walmill.wit", WIT)?;
-        let world = resolve.select_world(&[package], Some("plugin"))?;
+        let package = resolve.push_str("walmill.wit", world.wit)?;
+        let world = resolve.select_world(&[package], Some(role.world()))?;
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
             .context("embed the plugin's world")?;
     }

@@ -1,7 +1,12 @@
 use expect_test::{Expect, expect};
 
 use super::super::guests::{Guest, PASS, config};
+use super::super::world::WORLDS;
 use super::*;
+
+fn wrapped() -> Vec<u8> {
+    wrap::wrap(&WORLDS[0], Role::Transform, PASS.bytes()).unwrap()
+}
 
 fn check(bytes: &[u8], expected: Expect) {
     let engine = Engine::new(None).unwrap();
@@ -28,7 +33,7 @@ fn what_is_no_webassembly_is_named() {
 #[test]
 fn a_file_that_is_cut_short_is_refused_wherever_it_is_cut() {
     let engine = Engine::new(None).unwrap();
-    for bytes in [PASS.bytes(), wrap::wrap(PASS.bytes()).unwrap()] {
+    for bytes in [PASS.bytes(), wrapped()] {
         for end in (0..bytes.len()).step_by(37) {
             assert!(load(&engine, "guest", &config(), &bytes[..end]).is_err(), "{end}");
         }
@@ -38,7 +43,7 @@ fn a_file_that_is_cut_short_is_refused_wherever_it_is_cut() {
 #[test]
 fn a_file_with_a_bit_turned_is_refused_or_loads_and_nothing_panics() {
     let engine = Engine::new(None).unwrap();
-    let bytes = wrap::wrap(PASS.bytes()).unwrap();
+    let bytes = wrapped();
     for bit in (0..bytes.len() * 8).step_by(211) {
         let mut changed = bytes.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
@@ -52,7 +57,7 @@ fn a_file_with_a_bit_turned_is_refused_or_loads_and_nothing_panics() {
 fn a_component_and_a_core_module_load_alike() {
     let engine = Engine::new(None).unwrap();
     let module = load(&engine, "guest", &config(), &PASS.bytes()).unwrap();
-    let component = wrap::wrap(PASS.bytes()).unwrap();
+    let component = wrapped();
     let component = load(&engine, "guest", &config(), &component).unwrap();
     assert_ne!(module.version, component.version);
     assert_eq!(module.version, Version::of(&PASS.bytes()));
