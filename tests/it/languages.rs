@@ -48,6 +48,7 @@ const WITH_CONFIG: [&str; 2] = ["orders", "orders-config"];
 const WITHOUT_CONFIG: [&str; 1] = ["orders"];
 
 languages! {
+    javascript_answers_as_all_do("javascript", WITH_CONFIG);
     rust_answers_as_all_do("rust", WITH_CONFIG);
     c_answers_as_all_do("c", WITH_CONFIG);
     cpp_answers_as_all_do("cpp", WITH_CONFIG);
@@ -57,4 +58,5 @@ languages! {
     nim_answers_as_all_do("nim", WITHOUT_CONFIG);
     kotlin_answers_as_all_do("kotlin", WITHOUT_CONFIG);
     webassembly_by_hand_is_a_filter("wat", ["../wat/tests/filter"]);
+    typescript_answers_as_all_do("typescript", WITH_CONFIG);
 }
