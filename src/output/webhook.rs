@@ -77,7 +77,8 @@ impl Webhook {
             Mode::Batch => {
                 let Batching { events, bytes, linger } = &config.batch;
                 let bytes = usize::try_from(bytes.bytes()).unwrap_or(usize::MAX);
-                (Batch { events: *events, bytes }, linger.duration())
+                // A request is taken whole or not at all.
+                (Batch { events: *events, bytes, same_key: true }, linger.duration())
             }
             Mode::Structured | Mode::Binary => (Batch::ONE, Duration::ZERO),
         };

@@ -274,8 +274,8 @@ fn labels(name: &str, outcome: &'static str) -> Labels {
 /// # Errors
 /// See [`LoadError`].
 pub fn load_alone(engine: &Engine, name: &str, config: Config) -> Result<Arc<Plugin>, LoadError> {
-    let family = family(name.to_owned(), config, &Arc::new(Metrics::new()));
-    first(engine, &family).map(Arc::new)
+    let family = Arc::new(family(name.to_owned(), config, &Arc::new(Metrics::new())));
+    begin(engine, &family, &crate::model::plugin::PluginRecord::default(), false).map(|begun| begun.plugin)
 }
 
 fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::inspect::{self, Sort};
 use super::world::{WORLDS, interface};
+use super::wrap::Preview1;
 use super::{Reason, Version, component};
 
 /// What a file is, imports and exports.

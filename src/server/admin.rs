@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::{Latest, Server};
 use crate::metrics::Name;
 use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
-use crate::model::{ByteSize, Finding};
+use crate::model::ByteSize;
 
 /// `GET /livez`: this process answers.
 pub(super) async fn alive() -> Json<Value> {

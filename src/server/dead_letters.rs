@@ -109,9 +109,9 @@ pub(super) async fn retry(
     let filter = filter_in(&body)?;
     let state = &server.state;
     let pipelines: Vec<String> =
-        state.pipelines.iter().map(|pipeline| pipeline.borrow().name.clone()).collect();
+        state.pipelines.borrow().iter().map(|pipeline| pipeline.borrow().name.clone()).collect();
     let outputs: Vec<String> =
-        state.outputs.iter().map(|output| output.borrow().name.clone()).collect();
+        state.outputs.borrow().iter().map(|output| output.borrow().name.clone()).collect();
     let can = move |owner: Owner<'_>| match owner {
         Owner::Pipeline(name) => pipelines.iter().any(|known| known == name),
         Owner::Output(name) => outputs.iter().any(|known| known == name),

@@ -124,11 +124,13 @@ fn known(server: &Server, part: &Part) -> Result<(), Problem> {
     let state = &server.state;
     let (kind, name, names): (_, _, Vec<String>) = match part {
         Part::Pipeline(name) => {
-            let names = state.pipelines.iter().map(|status| status.borrow().name.clone());
+            let pipelines = state.pipelines.borrow();
+            let names = pipelines.iter().map(|status| status.borrow().name.clone());
             ("pipeline", name, names.collect())
         }
         Part::Output(name) => {
-            let names = state.outputs.iter().map(|status| status.borrow().name.clone());
+            let outputs = state.outputs.borrow();
+            let names = outputs.iter().map(|status| status.borrow().name.clone());
             ("output", name, names.collect())
         }
     };

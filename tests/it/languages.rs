@@ -44,9 +44,6 @@ const WITHOUT_CONFIG: [&str; 1] = ["orders"];
 /// A language with an SDK, which reads configurations.
 const WITH_CONFIG: [&str; 2] = ["orders", "orders-config"];
 
-/// A language without one.
-const WITHOUT_CONFIG: [&str; 1] = ["orders"];
-
 languages! {
     javascript_answers_as_all_do("javascript", WITH_CONFIG);
     rust_answers_as_all_do("rust", WITH_CONFIG);

@@ -142,7 +142,7 @@ impl Side {
     /// The events of each change, as clients would see them.
     fn emitted(&mut self, batch: &Batch) -> BTreeMap<Offset, Verdict> {
         let mut verdicts: BTreeMap<Offset, Verdict> = BTreeMap::new();
-        self.encoder.start_batch();
+        self.encoder.start_batch(false);
         for row in &batch.rows {
             let mut builder = EventsBuilder::default();
             let stream = Arc::clone(self.streams.name(row.stream));

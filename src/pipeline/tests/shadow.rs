@@ -103,7 +103,7 @@ async fn a_version_that_breaks_on_every_event_is_told_from_one_that_does_not() {
 #[tokio::test]
 async fn what_a_side_writes_it_reads_again_and_nobody_else_does() {
     let (house, _) = twelve().await;
-    let state = load(&house, &FIRST_ONLY, Allow { kv: true });
+    let state = load(&house, &FIRST_ONLY, Allow { kv: true, ..Allow::default() });
     // Each side sees `k` missing once, and its own write from then on.
     let range = Range::Last(2);
     let found = compare(&house.store, &trial(&state, &state, range)).expect("no fault");
