@@ -231,7 +231,7 @@ impl Pipeline {
                         _ = self.changes.visible().changed() => {}
                         _ = generation.changed() => {}
                         _ = accepted.changed() => {}
-                        _ = news.changed() => {}
+                        _ = news.changed() => self.replays.look(),
                         () = shutdown.drain.cancelled() => {}
                         () = shutdown.abort.cancelled() => {}
                     }
@@ -243,7 +243,7 @@ impl Pipeline {
                         tokio::select! {
                             _ = generation.changed() => {}
                             _ = accepted.changed() => {}
-                            _ = news.changed() => {}
+                            _ = news.changed() => self.replays.look(),
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
                             () = shutdown.abort.cancelled() => {}

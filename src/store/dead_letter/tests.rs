@@ -53,7 +53,11 @@ fn the_oldest_go_when_they_are_too_old_too_many_or_too_much() {
     let store = open(folder.path(), LetterRetention { size: ByteSize::new(1), ..limits });
     store.inner.retain_dead_letters(now).expect("it removes");
     assert!(ids(&store).is_empty());
-    assert_eq!(store.inner.dead_letters.kept(), Delta::default(), "what is counted is what is there");
+    assert_eq!(
+        store.inner.dead_letters.kept(),
+        Delta::default(),
+        "what is counted is what is there"
+    );
 }
 
 #[test]

@@ -16,12 +16,13 @@ fn replayed(request: &Request) -> bool {
 }
 
 fn state(streams: &Streams) -> ReplayState {
-    streams.store.replay(&billing()).unwrap().expect("a replay").state
+    let replay = streams.store.replay(&billing()).expect("read the store");
+    replay.expect("a replay").state
 }
 
 fn ask(streams: &Streams, from: Offset, to: Offset) {
     let asked = streams.store.ask_for_replay(billing(), (from, to), (None, None));
-    assert!(asked.unwrap().is_some(), "another replay is open");
+    assert!(asked.expect("write the store").is_some(), "another replay is open");
 }
 
 #[tokio::test]
