@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod init;
 mod pipeline;
+mod plugin;
 mod run;
 mod slot;
 
@@ -47,6 +48,8 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Tell a pipeline that runs to go on.
     Pipeline(pipeline::Arguments),
+    /// Plugins: those in force in a walmill that runs.
+    Plugin(plugin::Arguments),
     /// List the server's slots; make, drop or recreate the config's.
     Slot(slot::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Slot(arguments) => slot::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
