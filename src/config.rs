@@ -297,6 +297,13 @@ impl Check<'_> {
             let help = "add it to a pipeline's `plugins`, or remove its section".to_owned();
             self.warning("unused-plugin", &format!("plugins.{name}"), message, help);
         }
+        let makes_requests =
+            |(_, plugin): &(&String, &plugin::Config)| !plugin.allow.is_deterministic();
+        for (name, _) in config.plugins.iter().filter(makes_requests) {
+            let message = format!("plugin `{name}` may make requests, so a replay may differ");
+            let help = "take `http` out of its `allow`, if it does without".to_owned();
+            self.warning("not-deterministic", &format!("plugins.{name}.allow.http"), message, help);
+        }
         if config.pipelines.is_empty() {
             let message = "there is no pipeline, so nothing comes out".to_owned();
             let help = "add a `[[pipeline]]` with a `name` and `tables`".to_owned();

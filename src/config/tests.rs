@@ -123,6 +123,16 @@ fn every_missing_variable_is_named_at_once() {
 }
 
 #[test]
+fn a_plugin_that_makes_requests_is_said_to_differ_in_a_replay() {
+    let set = ["plugins.redact.allow.http=[\"https://api.example.com\"]"];
+    let (_, warnings) = parse(GOOD, &set).expect("a config that is fine");
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.to_string().contains("plugin `redact` may make requests"), "{warning}");
+    let error = parse(GOOD, &["plugins.redact.allow.http=[\"example.com\"]"]).unwrap_err();
+    assert!(error[0].to_string().contains("no origin"), "{error:?}");
+}
+
+#[test]
 fn names_that_nobody_has_are_found() {
     check(
         "[[pipeline]]\nname = 'b'\ntables = ['public.b']\nplugins = ['redcat']",

@@ -11,14 +11,14 @@ use crate::support::{cluster, connect, execute};
 /// Passes every event, after the code that is given for a place of it.
 #[derive(Default, Clone, Copy)]
 pub struct Guest {
-    name: &'static str,
+    pub name: &'static str,
     pub fields: &'static str,
     pub init: &'static str,
-    on_relation: &'static str,
-    process: &'static str,
-    realloc: &'static str,
+    pub on_relation: &'static str,
+    pub process: &'static str,
+    pub realloc: &'static str,
     /// What the dead letters' reason says.
-    reason: &'static str,
+    pub reason: &'static str,
 }
 
 /// Nothing but passing.

@@ -21,7 +21,6 @@ mod v0_2 {
 }
 
 use v0_2::exports::walmill::plugin0_2_0::{lifecycle, transform};
-use v0_2::walmill::plugin0_1_0::lifecycle as old;
 use v0_2::walmill::plugin0_2_0::clock;
 
 pub(super) const WORLD: World = World {
@@ -76,9 +75,10 @@ impl Guest for Transform {
         setup: &Setup,
     ) -> wasmtime::Result<Result<(), Vec<Finding>>> {
         let Setup { config, worker, workers, dry_run } = setup.clone();
-        let answer =
-            self.lifecycle.call_init(store, &old::Setup { config, worker, workers, dry_run })?;
-        let finding = |f: old::Finding| Finding { path: f.path, message: f.message };
+        let answer = self
+            .lifecycle
+            .call_init(store, &lifecycle::Setup { config, worker, workers, dry_run })?;
+        let finding = |f: lifecycle::Finding| Finding { path: f.path, message: f.message };
         Ok(answer.map_err(|findings| findings.into_iter().map(finding).collect()))
     }
 
