@@ -13,13 +13,37 @@ use crate::model::status::OutputStatus;
 use crate::output::{self, Output, deliver};
 use crate::store::{Store, StoreError};
 
-/// The outputs of a config.
-#[derive(Default)]
-pub(super) struct Outputs {
-    /// Names of those that run already, as this config has them.
-    pub(super) kept: Vec<String>,
-    /// The others.
-    pub(super) new: Vec<Ready>,
+/// Outputs that are the same in both configs, by name. Each kind has its line here and in
+/// [`prepare`].
+pub(super) fn kept(old: &Config, new: &Config) -> Vec<String> {
+    let (old, new) = (&old.outputs, &new.outputs);
+    let mut kept = Vec::new();
+    keep(&mut kept, &old.webhook, &new.webhook, |config| &config.name);
+    kept
+}
+
+fn keep<T: PartialEq>(kept: &mut Vec<String>, old: &[T], new: &[T], name: impl Fn(&T) -> &str) {
+    let same = new.iter().filter(|config| old.contains(config));
+    kept.extend(same.map(|config| name(config).to_owned()));
+}
+
+/// Makes the outputs of a config, but for those that run already.
+///
+/// # Errors
+/// What an output's section asks for cannot be had.
+pub(super) fn prepare(
+    config: &Config,
+    running: &[String],
+    store: &Store,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Vec<Ready>> {
+    let mut ready = Vec::new();
+    let is_new = |name: &String| !running.contains(name);
+    for config in config.outputs.webhook.iter().filter(|config| is_new(&config.name)) {
+        let output = output::webhook::Webhook::new(config)?;
+        ready.push(Ready::new(config.deliver(), output, store, metrics));
+    }
+    Ok(ready)
 }
 
 type Run = Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, Result<(), StoreError>> + Send>;
@@ -30,28 +54,6 @@ pub(super) struct Ready {
     pub(super) status: watch::Receiver<OutputStatus>,
     /// Delivers until the token is cancelled.
     pub(super) run: Run,
-}
-
-impl Outputs {
-    /// Makes what is not in `running` already.
-    pub(super) fn prepare(
-        config: &Config,
-        running: Option<&Config>,
-        store: &Store,
-        metrics: &Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        let mut outputs = Self::default();
-        let running = running.map(|running| &running.outputs);
-        for config in &config.outputs.webhook {
-            if running.is_some_and(|running| running.webhook.contains(config)) {
-                outputs.kept.push(config.name.clone());
-                continue;
-            }
-            let output = output::webhook::Webhook::new(config)?;
-            outputs.new.push(Ready::new(config.deliver(), output, store, metrics));
-        }
-        Ok(outputs)
-    }
 }
 
 impl Ready {
