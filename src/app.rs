@@ -30,7 +30,6 @@ use crate::source::{self, Source};
 use crate::store::{OpenError, Store};
 use crate::task::{TaskError, Tasks};
 use crew::{Crew, Signals, StartError};
-use outputs::Outputs;
 use reload::Manager;
 
 /// Wishes to read the config again that wait.
@@ -230,8 +229,8 @@ impl Parts {
                 }
             })?;
         }
-        let outputs = Outputs::prepare(&self.config, None, &self.store, &self.metrics)?;
-        outputs.new.into_iter().for_each(|output| crew.start_output(output));
+        let outputs = outputs::prepare(&self.config, &[], &self.store, &self.metrics)?;
+        outputs.into_iter().for_each(|output| crew.start_output(output));
         crew.publish(&self.config);
         Ok(())
     }

@@ -13,13 +13,55 @@ use crate::model::status::OutputStatus;
 use crate::output::{self, Output, deliver};
 use crate::store::{Store, StoreError};
 
-/// The outputs of a config.
-#[derive(Default)]
-pub(super) struct Outputs {
-    /// Names of those that run already, as this config has them.
-    pub(super) kept: Vec<String>,
-    /// The others.
-    pub(super) new: Vec<Ready>,
+/// Outputs that are the same in both configs, by name. Each kind has its line here and in
+/// [`prepare`].
+pub(super) fn kept(old: &Config, new: &Config) -> Vec<String> {
+    let (old, new) = (&old.outputs, &new.outputs);
+    let mut kept = Vec::new();
+    keep(&mut kept, &old.webhook, &new.webhook, |config| &config.name);
+    keep(&mut kept, &old.nats, &new.nats, |config| &config.delivery.name);
+    keep(&mut kept, &old.redis, &new.redis, |config| &config.delivery.name);
+    #[cfg(feature = "kafka")]
+    keep(&mut kept, &old.kafka, &new.kafka, |config| &config.delivery.name);
+    kept
+}
+
+fn keep<T: PartialEq>(kept: &mut Vec<String>, old: &[T], new: &[T], name: impl Fn(&T) -> &str) {
+    let same = new.iter().filter(|config| old.contains(config));
+    kept.extend(same.map(|config| name(config).to_owned()));
+}
+
+/// Makes the outputs of a config, but for those that run already.
+///
+/// # Errors
+/// What an output's section asks for cannot be had.
+pub(super) fn prepare(
+    config: &Config,
+    running: &[String],
+    store: &Store,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Vec<Ready>> {
+    let mut ready = Vec::new();
+    let is_new = |name: &String| !running.contains(name);
+    for config in config.outputs.webhook.iter().filter(|config| is_new(&config.name)) {
+        let output = output::webhook::Webhook::new(config)?;
+        ready.push(Ready::new(config.deliver(), output, store, metrics));
+    }
+    let (outputs, database) = (&config.outputs, config.source.url.database());
+    for config in outputs.nats.iter().filter(|config| is_new(&config.delivery.name)) {
+        let output = output::nats::Nats::new(config, database)?;
+        ready.push(Ready::new(config.delivery.config(), output, store, metrics));
+    }
+    for config in outputs.redis.iter().filter(|config| is_new(&config.delivery.name)) {
+        let output = output::redis::Redis::new(config, database)?;
+        ready.push(Ready::new(config.delivery.config(), output, store, metrics));
+    }
+    #[cfg(feature = "kafka")]
+    for config in outputs.kafka.iter().filter(|config| is_new(&config.delivery.name)) {
+        let output = output::kafka::Kafka::new(config, database)?;
+        ready.push(Ready::new(config.delivery.config(), output, store, metrics));
+    }
+    Ok(ready)
 }
 
 type Run = Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, Result<(), StoreError>> + Send>;
@@ -30,68 +72,6 @@ pub(super) struct Ready {
     pub(super) status: watch::Receiver<OutputStatus>,
     /// Delivers until the token is cancelled.
     pub(super) run: Run,
-}
-
-impl Outputs {
-    /// Makes what is not in `running` already.
-    pub(super) fn prepare(
-        config: &Config,
-        running: Option<&Config>,
-        store: &Store,
-        metrics: &Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        let mut outputs = Self::default();
-        let (all, running) = (&config.outputs, running.map(|running| &running.outputs));
-        let database = config.source.url.database();
-        let parts = Parts { store, metrics };
-        for config in &all.webhook {
-            let kept = is_kept(running.map(|running| &running.webhook), config);
-            outputs.add(kept, &parts, config.deliver(), || output::webhook::Webhook::new(config))?;
-        }
-        for config in &all.nats {
-            let kept = is_kept(running.map(|running| &running.nats), config);
-            let make = || output::nats::Nats::new(config, &database);
-            outputs.add(kept, &parts, config.delivery.config(), make)?;
-        }
-        for config in &all.redis {
-            let kept = is_kept(running.map(|running| &running.redis), config);
-            let make = || output::redis::Redis::new(config, &database);
-            outputs.add(kept, &parts, config.delivery.config(), make)?;
-        }
-        #[cfg(feature = "kafka")]
-        for config in &all.kafka {
-            let kept = is_kept(running.map(|running| &running.kafka), config);
-            let make = || output::kafka::Kafka::new(config, &database);
-            outputs.add(kept, &parts, config.delivery.config(), make)?;
-        }
-        Ok(outputs)
-    }
-
-    /// Takes an output in: one that runs already goes on as it is.
-    fn add<O: Output>(
-        &mut self,
-        kept: bool,
-        parts: &Parts<'_>,
-        config: deliver::Config,
-        make: impl FnOnce() -> anyhow::Result<O>,
-    ) -> anyhow::Result<()> {
-        match kept {
-            true => self.kept.push(config.name),
-            false => self.new.push(Ready::new(config, make()?, parts.store, parts.metrics)),
-        }
-        Ok(())
-    }
-}
-
-/// What every output shares.
-struct Parts<'a> {
-    store: &'a Store,
-    metrics: &'a Arc<Metrics>,
-}
-
-/// Whether the running config has the very same output.
-fn is_kept<C: PartialEq>(running: Option<&Vec<C>>, config: &C) -> bool {
-    running.is_some_and(|running| running.contains(config))
 }
 
 impl Ready {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::crew::{Crew, StartError};
-use super::outputs::Outputs;
+use super::outputs::{self, Ready};
 use super::plugins::{misplaced, not_loaded};
 use crate::config::finding::Finding;
 use crate::config::{Config, Loaded};
@@ -47,7 +47,8 @@ struct Plan {
     config: Config,
     diff: Diff,
     plugins: Prepared,
-    outputs: Outputs,
+    /// Those that are new or changed.
+    outputs: Vec<Ready>,
 }
 
 impl Manager {
@@ -158,10 +159,11 @@ impl Manager {
         let role = |name: &str| plugins.role(&self.crew.registry, name);
         let mut findings = misplaced(&config, role);
         let (store, metrics) = (&self.crew.store, &self.crew.metrics);
-        let outputs = Outputs::prepare(&config, Some(running), store, metrics);
+        let kept = outputs::kept(running, &config);
+        let outputs = outputs::prepare(&config, &kept, store, metrics);
         let outputs = outputs.unwrap_or_else(|error| {
             findings.push(Finding::error("output", "output", format!("{error:#}")));
-            Outputs::default()
+            Vec::new()
         });
         findings.extend(taken_streams(&self.crew.store, &config));
         if !findings.is_empty() {
@@ -174,11 +176,7 @@ impl Manager {
     async fn apply(&mut self, plan: Plan) -> anyhow::Result<()> {
         let Plan { config, diff, plugins, outputs } = plan;
         self.crew.stop_pipelines(&diff.pipelines.stopping()).await?;
-        let running: Vec<String> =
-            self.live.borrow().outputs.sections().map(|output| output.name.to_owned()).collect();
-        let is_gone = |name: &String| !outputs.kept.contains(name);
-        let gone: Vec<String> = running.into_iter().filter(is_gone).collect();
-        self.crew.stop_outputs(&gone).await?;
+        self.crew.stop_outputs(&diff.outputs.stopping()).await?;
         self.crew.registry.apply(plugins);
         let config = Arc::new(config);
         self.live.send_replace(Arc::clone(&config));
@@ -191,7 +189,7 @@ impl Manager {
                 })?;
             }
         }
-        for output in outputs.new {
+        for output in outputs {
             self.crew.start_output(output);
         }
         self.crew.publish(&config);

@@ -24,7 +24,7 @@ use crate::model::plugin::{Outcome, ReloadStatus, Why};
 use crate::model::shadow::ShadowReport;
 use crate::model::status::PluginStatus;
 pub use change::Prepared;
-use change::{Begun, begin};
+use change::{Begun, begin, seen_and_taken};
 pub use offer::{Offered, Rehearsal};
 use record::{Entry, Record};
 pub use record::{Memory, NoMemory};
@@ -92,6 +92,7 @@ impl Registry {
             let mut record = Record::of(memory.recall(&name).unwrap_or_default());
             match begin(engine, &family, &record.kept, false) {
                 Ok(begun) => {
+                    record.kept.seen = seen_and_taken(&record);
                     begun.note(&mut record, Why::Start, 1);
                     memory.keep(&name, &record.kept);
                     loaded(&begun);

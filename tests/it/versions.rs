@@ -324,3 +324,24 @@ async fn a_version_that_fails_in_its_first_minutes_is_taken_back_by_itself() {
     insert(&database, 8, 8).await;
     assert_eq!(seen(&walmill, 3).await, [0, 0, 0], "the bad file does not come back");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_stops_a_pipeline_is_taken_back_at_once_and_no_event_is_lost() {
+    let cluster = cluster();
+    let database = connect(&cluster).await;
+    execute(&database, "CREATE TABLE ticks (id bigint PRIMARY KEY)").await;
+    let config = CONFIG.replace("EXTRA", "shadow = { events = 0 }");
+    let mut walmill = Walmill::prepare(&format!("{config}on_error = \"stop\"\n"), &cluster.url());
+    save(walmill.folder(), &stamp(0), true);
+    walmill.launch();
+    walmill.ready().await;
+    let bad = stamp_with(1, TRAP);
+    save(walmill.folder(), &bad, true);
+    assert_eq!(decided(&walmill, &bad).await["outcome"], "in-force");
+    insert(&database, 1, 1).await;
+    assert_eq!(seen(&walmill, 1).await, [0]);
+    let shown = status(&walmill).await;
+    let reason = shown["history"][0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("1 of 1 events and stopped a pipeline"), "{reason}");
+    assert_eq!(walmill.json("/api/v1/dlq").await["dead_letters"].as_array().map(Vec::len), Some(0));
+}

@@ -1,5 +1,6 @@
 //! What differs between two configs, in words and by name.
 
+use super::super::outputs::kept;
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::pipeline;
@@ -10,7 +11,7 @@ pub(super) struct Diff {
     fixed: Vec<&'static str>,
     pub(super) pipelines: Names,
     plugins: Names,
-    outputs: Names,
+    pub(super) outputs: Names,
 }
 
 /// Parts of one kind, by name.
@@ -138,18 +139,9 @@ fn outputs(old: &Config, new: &Config) -> Names {
         config.outputs.sections().map(|output| (output.name.to_owned(), ())).collect()
     };
     let mut found = Names::between(&names(old), &names(new), |_, ()| String::new());
-    if old.outputs != new.outputs {
-        let changed = changed_outputs(old, new);
-        found.changed = changed.into_iter().map(|name| (name, String::new())).collect();
-    }
+    let kept = kept(old, new);
+    let changed = new.outputs.sections().map(|output| output.name.to_owned());
+    let changed = changed.filter(|name| !found.added.contains(name) && !kept.contains(name));
+    found.changed = changed.map(|name| (name, String::new())).collect();
     found
-}
-
-/// Outputs that are in both configs, and differ.
-fn changed_outputs(old: &Config, new: &Config) -> Vec<String> {
-    let webhooks = &old.outputs.webhook;
-    let changed = |config: &&crate::output::webhook::Config| {
-        webhooks.iter().any(|old| old.name == config.name) && !webhooks.contains(config)
-    };
-    new.outputs.webhook.iter().filter(changed).map(|config| config.name.clone()).collect()
 }

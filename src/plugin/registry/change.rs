@@ -154,7 +154,7 @@ impl Registry {
             let kept = || Record::of(self.0.memory.recall(&name).unwrap_or_default());
             let record = books.records.entry(name.clone()).or_insert_with(kept);
             record.probation = None;
-            record.kept.seen = refused_before(record);
+            record.kept.seen = seen_and_taken(record);
             begun.note(record, Why::Reload, generation);
             self.keep(&name, record);
         }
@@ -164,8 +164,8 @@ impl Registry {
     }
 }
 
-/// What the file was seen to hold; not if that was refused, since the new config may mend it.
-fn refused_before(record: &Record) -> Option<String> {
+/// What the file was seen to hold; not if that was refused, since another config may mend it.
+pub(super) fn seen_and_taken(record: &Record) -> Option<String> {
     let seen = record.kept.seen.clone()?;
     let last = record.kept.history.iter().find(|entry| entry.digest == seen);
     (last.is_none_or(|entry| entry.outcome != Outcome::Refused)).then_some(seen)

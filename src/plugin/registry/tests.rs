@@ -207,6 +207,19 @@ fn the_file_takes_over_where_the_version_in_force_is_not_kept_any_more() {
 }
 
 #[test]
+fn a_file_that_was_refused_is_tried_again_after_a_restart_beside_the_last_good_version() {
+    let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
+    fs::write(folder.join("guest.wasm"), PASS.bytes()).unwrap();
+    let registry = started(&folder, &memory);
+    fs::write(folder.join("guest.wasm"), b"garbage").unwrap();
+    registry.offer_as("guest", b"garbage", Why::File).unwrap_err();
+    assert_eq!(registry.offer_as("guest", b"garbage", Why::File).unwrap(), Offered::Known);
+    let again = started(&folder, &memory);
+    assert_eq!(in_force(&again), Version::of(&PASS.bytes()));
+    again.offer_as("guest", b"garbage", Why::File).unwrap_err();
+}
+
+#[test]
 fn a_version_is_named_by_digits_that_only_it_has() {
     let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
     fs::write(folder.join("guest.wasm"), PASS.bytes()).unwrap();
