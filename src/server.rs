@@ -293,7 +293,14 @@ impl Server {
     }
 }
 
+/// Everything behind the guard, which stands before all of it at once: so it sees an address's
+/// answers as a whole, the methods that it lists among them.
 fn routes(server: &Arc<Server>) -> Router {
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(server), guard::check);
+    Router::new().fallback_service(addresses(server)).layer(guard)
+}
+
+fn addresses(server: &Arc<Server>) -> Router {
     Router::new()
         .route("/v1/ws", get(websocket::upgrade))
         .route("/v1/tickets", post(tickets::issue))
@@ -318,7 +325,6 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/console/{*file}", get(console::file))
         .fallback(problem::no_such_address)
         .method_not_allowed_fallback(problem::only_known)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(server), guard::check))
         .with_state(Arc::clone(server))
 }
 
