@@ -22,6 +22,7 @@ mod runs;
 mod schema;
 mod slot;
 mod sse;
+mod supabase;
 mod tickets;
 pub mod tls;
 mod visit;
@@ -49,6 +50,7 @@ use crate::model::backfill::Backfills;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
+use crate::store::stream::Stream;
 
 /// How long clients have to take their last message when walmill ends, and how long one that was
 /// too slow has to hear where to go on.
@@ -86,6 +88,8 @@ pub struct Config {
     pub client_buffer: ByteSize,
     /// A client that takes no byte for so long is disconnected.
     pub client_timeout: Period,
+    /// What Supabase's clients get.
+    pub supabase: supabase::Config,
 }
 
 impl Default for Config {
@@ -104,6 +108,7 @@ impl Default for Config {
             ping: Period::from_millis(20_000),
             client_buffer: ByteSize::new(128 << 10),
             client_timeout: Period::from_millis(30_000),
+            supabase: supabase::Config::default(),
         }
     }
 }
@@ -256,6 +261,7 @@ struct Server {
     tls: Option<tls::Tls>,
     runs: runs::Runs,
     hubs: fanout::Hubs,
+    supabase: supabase::Supabase,
     visits: visit::Visits,
     shutdown: CancellationToken,
 }
@@ -270,7 +276,8 @@ impl Server {
         let gate = auth::Gate::new(&config);
         let tls = config.tls.as_ref().map(tls::Tls::open).transpose()?;
         let (runs, hubs) = (runs::Runs::default(), fanout::Hubs::default());
-        Ok(Self { config, state, gate, tls, runs, hubs, visits, shutdown })
+        let supabase = supabase::Supabase::default();
+        Ok(Self { config, state, gate, tls, runs, hubs, supabase, visits, shutdown })
     }
 
     /// The largest message, and frame, that a client may send.
@@ -285,6 +292,16 @@ impl Server {
             bytes: self.buffer(),
             shutdown: self.shutdown.clone(),
         }
+    }
+
+    /// The streams that Supabase's clients read, as far as this one may see all of them.
+    fn supabase_streams(&self, reader: &auth::Reader) -> Vec<Arc<Stream>> {
+        let patterns = &self.config.supabase.streams;
+        let wanted = |stream: &Arc<Stream>| {
+            patterns.iter().any(|pattern| pattern.matches(stream.name()))
+                && reader.sees_all_of(stream.name(), &self.config)
+        };
+        self.state.store.streams().into_iter().filter(wanted).collect()
     }
 
     /// Bytes that may wait for a client's socket.
@@ -307,6 +324,12 @@ fn addresses(server: &Arc<Server>) -> Router {
         .route("/v1/streams", get(admin::streams))
         .route("/v1/streams/{stream}/sse", get(sse::subscribe))
         .route("/v1/streams/{stream}/events", get(pull::events))
+        .route("/socket/websocket", get(supabase::upgrade))
+        .route("/realtime/v1/websocket", get(supabase::upgrade))
+        .route("/api/broadcast", post(supabase::broadcast_many))
+        .route("/realtime/v1/api/broadcast", post(supabase::broadcast_many))
+        .route("/api/broadcast/{topic}/events/{event}", post(supabase::broadcast_one))
+        .route("/realtime/v1/api/broadcast/{topic}/events/{event}", post(supabase::broadcast_one))
         .route("/metrics", get(admin::metrics))
         .route("/livez", get(admin::alive))
         .route("/readyz", get(admin::ready))
