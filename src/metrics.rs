@@ -155,7 +155,7 @@ metrics! {
     stream_events: Family<Name, Counter> = "stream_events";
     /// Connected clients, by protocol: websocket, sse.
     clients: Family<Name, Gauge> = "clients";
-    /// Clients that left; name is the protocol, outcome is closed, slow, error, shutdown, expired or
+    /// Clients that left; name is the protocol, outcome is closed, slow, error, shutdown, expired,
     /// access-changed.
     clients_left: Family<Outcome, Counter> = "clients_left";
     /// Events sent to clients, by protocol: websocket, sse, pull.

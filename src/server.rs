@@ -273,8 +273,8 @@ struct Server {
     gate: auth::Gate,
     tls: Option<tls::Tls>,
     runs: runs::Runs,
-    supabase: supabase::Supabase,
     hubs: fanout::Hubs,
+    supabase: supabase::Supabase,
     visits: visit::Visits,
     shutdown: CancellationToken,
 }
@@ -293,14 +293,6 @@ impl Server {
         Ok(Self { config, state, gate, tls, runs, hubs, supabase, visits, shutdown })
     }
 
-    /// The streams that Supabase's clients read.
-    fn supabase_streams(&self) -> Vec<Arc<Stream>> {
-        let patterns = &self.config.supabase.streams;
-        let wanted =
-            |stream: &Arc<Stream>| patterns.iter().any(|pattern| pattern.matches(stream.name()));
-        self.state.store.streams().into_iter().filter(wanted).collect()
-    }
-
     /// The largest message, and frame, that a client may send.
     fn max_message(&self) -> usize {
         usize::try_from(self.config.max_message.bytes()).unwrap_or(usize::MAX)
@@ -315,13 +307,30 @@ impl Server {
         }
     }
 
+    /// The streams that Supabase's clients read, as far as this one may see all of them.
+    fn supabase_streams(&self, reader: &auth::Reader) -> Vec<Arc<Stream>> {
+        let patterns = &self.config.supabase.streams;
+        let wanted = |stream: &Arc<Stream>| {
+            patterns.iter().any(|pattern| pattern.matches(stream.name()))
+                && reader.sees_all_of(stream.name(), &self.config)
+        };
+        self.state.store.streams().into_iter().filter(wanted).collect()
+    }
+
     /// Bytes that may wait for a client's socket.
     fn buffer(&self) -> usize {
         usize::try_from(self.config.client_buffer.bytes()).unwrap_or(usize::MAX)
     }
 }
 
+/// Everything behind the guard, which stands before all of it at once: so it sees an address's
+/// answers as a whole, the methods that it lists among them.
 fn routes(server: &Arc<Server>) -> Router {
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(server), guard::check);
+    Router::new().fallback_service(addresses(server)).layer(guard)
+}
+
+fn addresses(server: &Arc<Server>) -> Router {
     Router::new()
         .route("/v1/ws", get(websocket::upgrade))
         .route("/v1/tickets", post(tickets::issue))
@@ -361,7 +370,6 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/console/{*file}", get(console::file))
         .fallback(problem::no_such_address)
         .method_not_allowed_fallback(problem::only_known)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(server), guard::check))
         .with_state(Arc::clone(server))
 }
 

@@ -204,3 +204,27 @@ fn a_password_is_shown_nowhere() {
     let findings = parse(&GOOD.replace("${DATABASE_URL}", "postgres://u:secret@:x"), &[]);
     assert!(!format!("{findings:?}").contains("secret"), "{findings:?}");
 }
+
+#[test]
+fn what_is_wrong_with_who_may_has_its_place() {
+    check(
+        "[[server.auth.rules]]\nstreams = ['orders']\nauthorizer = 'redcat'",
+        &expect![[r#"
+        error[unknown-plugin]: no plugin `redcat`
+          at walmill.toml:16:14 server.auth.rules[0].authorizer
+          help: did you mean `redact`?"#]],
+    );
+    check(
+        "[[server.auth.keys]]\nname = 'one'\nhash = 'sha256:short'",
+        &expect![[r#"
+        error[invalid-value]: this is no hash of an API key: `walmill secret new --for api-key` makes a key and prints `hash = "sha256:…"`
+          at walmill.toml:16:8 server.auth.keys[0].hash"#]],
+    );
+    check(
+        "[server.auth]\nkey = []",
+        &expect![[r#"
+        error[unknown-key]: unknown key `key`
+          at walmill.toml:15:1 server.auth.key
+          help: did you mean `keys`?"#]],
+    );
+}

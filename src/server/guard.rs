@@ -111,6 +111,8 @@ struct Asked {
     remote: String,
     shown: Option<Shown>,
     needed: Option<Role>,
+    /// Nobody in particular is not enough, whatever the handler would say.
+    someone: bool,
 }
 
 impl Asked {
@@ -119,23 +121,23 @@ impl Asked {
         let remote = remote.unwrap_or_default();
         let path = request.uri().path();
         match is_open(path) {
-            true => Self { remote, shown: None, needed: None },
+            true => Self { remote, shown: None, needed: None, someone: false },
             false => {
                 let (shown, needed) = (presented(request), needed(request.method(), path));
-                Self { remote, shown, needed }
+                Self { remote, shown, needed, someone: is_supabase(path) }
             }
         }
     }
 
     /// Who asks, if they may ask this at all.
     async fn identify(self, server: &Server) -> Result<Reader, Problem> {
-        let Self { remote, shown, needed } = self;
+        let Self { remote, shown, needed, someone } = self;
         let principal = match shown {
             None => server.gate.nobody(),
             Some(Shown::Token(text)) => server.gate.identify(&text).await.map_err(refused)?,
             Some(Shown::Ticket(ticket)) => server.gate.tickets.redeem(&ticket).ok_or_else(spent)?,
         };
-        match needed > principal.role {
+        match needed > principal.role || (someone && principal.is_anonymous()) {
             true => Err(lacking(&principal, needed)),
             false => Ok(Reader { principal, remote }),
         }
@@ -148,10 +150,15 @@ fn is_open(path: &str) -> bool {
     matches!(path, "/" | "/livez" | "/readyz" | "/console") || path.starts_with("/console/")
 }
 
+/// Where Supabase's clients knock.
+fn is_supabase(path: &str) -> bool {
+    ["/socket/", "/realtime/", "/api/broadcast"].iter().any(|start| path.starts_with(start))
+}
+
 /// The role that an address asks for; none where its own handler decides. What nobody thought of
 /// is the admin's.
 fn needed(method: &Method, path: &str) -> Option<Role> {
-    if path.starts_with("/v1/") {
+    if path.starts_with("/v1/") || is_supabase(path) {
         return None;
     }
     if matches!(*method, Method::GET | Method::HEAD) {

@@ -51,7 +51,7 @@ pub(super) async fn subscribe(
     let filter = parameters.filter()?;
     access.check(filter.as_ref())?;
     let start = asked_place(&parameters, &headers)?.resolve(&stream, &server)?;
-    let visit = server.visits.admit("sse", progress)?;
+    let visit = server.visits.admit("sse", progress, reader.clone())?;
     let response_headers = [
         (header::CONTENT_TYPE, "text/event-stream".to_owned()),
         (header::CACHE_CONTROL, "no-cache".to_owned()),

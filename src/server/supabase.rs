@@ -30,6 +30,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use super::Server;
+use super::auth::Reader;
 use super::connection::Progress;
 use super::problem::Problem;
 use crate::model::Finding;
@@ -74,10 +75,11 @@ pub(super) struct Supabase {
 pub(super) async fn upgrade(
     State(server): State<Arc<Server>>,
     Extension(progress): Extension<Arc<Progress>>,
+    Extension(reader): Extension<Reader>,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    match admit(&server, progress, &uri, upgrade) {
+    match admit(&server, (progress, reader), &uri, upgrade) {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     }
@@ -85,7 +87,7 @@ pub(super) async fn upgrade(
 
 fn admit(
     server: &Arc<Server>,
-    progress: Arc<Progress>,
+    (progress, reader): (Arc<Progress>, Reader),
     uri: &Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -95,7 +97,7 @@ fn admit(
         Problem::bad_request(finding.suggest("this address speaks WebSocket"))
     })?;
     let version = version(uri)?;
-    let visit = server.visits.admit("supabase", progress)?;
+    let visit = server.visits.admit("supabase", progress, reader)?;
     let server = Arc::clone(server);
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::auth::Reader;
 use super::connection::Progress;
 use super::problem::Problem;
 use crate::metrics::{Metrics, Name, Outcome};
@@ -31,6 +32,7 @@ impl Visits {
         &self,
         protocol: &'static str,
         progress: Arc<Progress>,
+        reader: Reader,
     ) -> Result<Visit, Problem> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())?;
         self.metrics.clients.get_or_create(&name(protocol)).inc();
@@ -39,6 +41,7 @@ impl Visits {
             protocol,
             told: false,
             progress,
+            reader,
             _place: place,
             _running: self.running.token(),
         })
@@ -58,6 +61,8 @@ pub(super) struct Visit {
     /// Its leaving is counted already.
     told: bool,
     pub(super) progress: Arc<Progress>,
+    /// Who it is.
+    pub(super) reader: Reader,
     _place: OwnedSemaphorePermit,
     _running: TaskTrackerToken,
 }

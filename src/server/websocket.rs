@@ -44,7 +44,7 @@ pub(super) async fn upgrade(
     if subscriptions.is_empty() && !reader.may_come(&server.config) {
         return Err(reader.refusal("/v1/ws").into());
     }
-    let visit = server.visits.admit("websocket", progress)?;
+    let visit = server.visits.admit("websocket", progress, reader.clone())?;
     let upgrade = upgrade
         .max_message_size(server.max_message())
         .max_frame_size(server.max_message())

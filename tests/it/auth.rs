@@ -279,6 +279,23 @@ async fn streams_are_for_those_whom_the_config_names() {
     assert_eq!(client.subscribe(&["comments"], "latest").await["type"], "subscribed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn supabases_clients_have_to_show_a_key_too() {
+    let (key, lines) = key("one", "streams = ['*']");
+    let server = Serving::written(&format!("{lines}[supabase]\nstreams = ['*']\n")).await;
+    for start in ["/socket/websocket?vsn=1.0.0", "/realtime/v1/websocket?vsn=2.0.0"] {
+        for wrong in ["", "&apikey=wrong"] {
+            let refused = server.try_connect(&format!("{start}{wrong}"), &[]).await.err();
+            let is_refused = matches!(refused, Some(Error::Http(answer)) if answer.status() == 401);
+            assert!(is_refused, "{start}{wrong}");
+        }
+        assert!(server.try_connect(&format!("{start}&apikey={key}"), &[]).await.is_ok());
+    }
+    let path = "/realtime/v1/api/broadcast";
+    assert_eq!(ask(&server, Method::POST, path, None).await, 401);
+    assert_eq!(ask(&server, Method::POST, path, Some(&key)).await, 422);
+}
+
 fn row(tenant: u32, id: u32) -> Value {
     json!({
         "op": "insert", "key": { "id": id },

@@ -1,5 +1,5 @@
-//! What nobody means well by sending: raw bytes against a real listener. Whatever comes, it is refused
-//! or ended, and the next one is served.
+//! What nobody means well by sending: raw bytes against a real listener. Whatever comes, it is
+//! refused or ended, and the next one is served.
 
 use std::time::Duration;
 

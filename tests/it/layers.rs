@@ -131,7 +131,7 @@ fn imports_go_down_and_rooms_keep_to_themselves() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     expect![[r#"
         app → config metrics model output pipeline plugin server source store task
-        cli → app cluster config metrics model pipeline plugin source store
+        cli → app cluster config metrics model pipeline plugin server source store
         cluster →
         config → model output pipeline plugin server source store
         main → cli

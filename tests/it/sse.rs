@@ -213,7 +213,7 @@ async fn a_page_of_a_listed_origin_is_told_that_it_may_read() {
         let headers = response.headers();
         assert_eq!(headers["access-control-allow-origin"], "https://app.example");
         assert_eq!(headers["access-control-expose-headers"], "walmill-replay-from");
-        assert_eq!(headers["vary"], "origin");
+        assert_eq!(headers["vary"], "origin, authorization");
     }
     let other = ask(reqwest::Method::GET, "https://evil.example").await.unwrap();
     assert_eq!(other.status(), 403);

@@ -98,6 +98,20 @@ impl Reader {
         principal.kind == Kind::Owner || principal.may_read(stream, config.auth.rule(stream))
     }
 
+    /// Whether they see every row and column of a stream, for those who read it in no other way.
+    pub(in crate::server) fn sees_all_of(&self, stream: &str, config: &Config) -> bool {
+        let is_limit = |rule: &Rule| {
+            !rule.rows.is_empty() || !rule.hidden.is_empty() || rule.authorizer.is_some()
+        };
+        self.principal.kind == Kind::Owner
+            || (self.may_list(stream, config) && !config.auth.rule(stream).is_some_and(is_limit))
+    }
+
+    /// Whether what they showed is no longer good.
+    pub(in crate::server) fn is_over(&self) -> bool {
+        self.principal.lasts().is_some_and(|lasts| lasts.is_zero())
+    }
+
     /// Whether they may connect before they say what they want: there may be a stream for them.
     pub(in crate::server) fn may_come(&self, config: &Config) -> bool {
         let is_public = |rule: &Rule| rule.allow.contains(&Allow::Public);

@@ -1,5 +1,5 @@
-//! Values of an event's record, as they stand in its JSON, compared with what a filter says: numbers
-//! with all their digits, points in time as such, everything else as text.
+//! Values of an event's record, as they stand in its JSON, compared with what a filter says:
+//! numbers with all their digits, points in time as such, everything else as text.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -4,6 +4,7 @@
 use super::channel::Channel;
 use crate::model::Finding;
 use crate::server::Server;
+use crate::server::auth::Reader;
 use crate::server::feed::Feed;
 use crate::server::place::{Place, Start};
 use crate::store::stream::Stream;
@@ -18,9 +19,9 @@ pub(super) struct Places<'a> {
 
 impl Places<'_> {
     /// The feeds of all streams, and what can't be had of what was asked for.
-    pub(super) fn feeds(&self, server: &Server) -> (Vec<Feed>, Option<String>) {
+    pub(super) fn feeds(&self, server: &Server, reader: &Reader) -> (Vec<Feed>, Option<String>) {
         let (mut feeds, mut lost) = (Vec::new(), None);
-        for stream in server.supabase_streams() {
+        for stream in server.supabase_streams(reader) {
             let latest = Start { after: *stream.head().borrow(), gap: None };
             let start = match self.resume.filter(|places| !places.is_empty()) {
                 None => self.taken_over(&stream).unwrap_or(latest),

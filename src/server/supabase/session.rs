@@ -249,7 +249,7 @@ impl Session {
         let mut lost = None;
         if !channel.bindings.is_empty() {
             let places = Places { resume: resume.as_deref(), before: before.as_ref() };
-            (channel.feeds, lost) = places.feeds(&self.server);
+            (channel.feeds, lost) = places.feeds(&self.server, &self.visit.reader);
         }
         let (granted, mut verdicts) = (channel.granted(), channel.verdicts());
         verdicts.extend(lost.map(|why| channel.system("walmill", "error", (&why, None))));
@@ -322,11 +322,11 @@ impl Session {
     /// Looks for silence, for streams that are new, and whether posts did not fit.
     async fn look_around(&mut self) -> Result<(), Leave> {
         self.joins = 0;
-        if self.heard.elapsed() > IDLE {
+        if self.heard.elapsed() > IDLE || self.visit.reader.is_over() {
             return Err(Leave::Gone);
         }
         for channel in self.channels.iter_mut().filter(|channel| !channel.feeds.is_empty()) {
-            let new = self.server.supabase_streams();
+            let new = self.server.supabase_streams(&self.visit.reader);
             for stream in new {
                 if !channel.feeds.iter().any(|feed| feed.name() == stream.name()) {
                     // All that is in it came after the join.

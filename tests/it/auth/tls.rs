@@ -12,8 +12,10 @@ use crate::support::serving::Serving;
 /// A certificate for 127.0.0.1 with this name in it, signed by itself.
 fn certify(folder: &Path, name: &str) -> bool {
     let script = format!(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout new.key \
-         -out new.crt -days 2 -subj /CN={name} -addext subjectAltName=IP:127.0.0.1 \
+        "printf '[req]\ndistinguished_name=dn\nx509_extensions=v3\n[dn]\n[v3]\n\
+         subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n' > req.conf \
+         && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+         -keyout new.key -out new.crt -days 2 -subj /CN={name} -config req.conf \
          && mv new.key server.key && mv new.crt server.crt"
     );
     let made = Command::new("sh").args(["-c", &script]).current_dir(folder).output();
