@@ -42,7 +42,9 @@ macro_rules! languages {
 const WITH_CONFIG: [&str; 2] = ["orders", "orders-config"];
 
 languages! {
+    assemblyscript_answers_as_all_do("assemblyscript", WITH_CONFIG);
     javascript_answers_as_all_do("javascript", WITH_CONFIG);
+    python_answers_as_all_do("python", WITH_CONFIG);
     rust_answers_as_all_do("rust", WITH_CONFIG);
     typescript_answers_as_all_do("typescript", WITH_CONFIG);
 }
