@@ -26,7 +26,7 @@ class Config:
         for index, value in enumerate(values):
             if not isinstance(value, str):
                 self.wrong(f"{key}[{index}]", "must be a text")
-        return values
+        return [value for value in values if isinstance(value, str)]
 
     def integer(self, key: str, default: Optional[int] = None) -> int:
         """A whole number."""
