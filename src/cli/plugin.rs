@@ -4,8 +4,8 @@ mod bench;
 mod build;
 mod call;
 mod inspect;
+mod live;
 mod load;
-mod ls;
 mod new;
 mod project;
 mod test;
@@ -39,7 +39,15 @@ enum Command {
     /// Say what a plugin's file is and what it needs.
     Inspect(inspect::Arguments),
     /// List the plugins in force in a walmill that runs.
-    Ls(ls::Arguments),
+    Ls(live::Ls),
+    /// Put an earlier version in force: one that is named, or the last good one.
+    Rollback(live::Change),
+    /// Put the version in force that waits for a person's word.
+    Promote(live::Change),
+    /// Send a file to a walmill that runs, as a plugin's next version.
+    Push(live::Push),
+    /// Fetch a version's file from a walmill that runs.
+    Pull(live::Pull),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -50,6 +58,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Call(arguments) => call::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
-        Command::Ls(arguments) => ls::run(arguments),
+        Command::Ls(arguments) => live::ls(arguments),
+        Command::Rollback(arguments) => live::roll_back(arguments),
+        Command::Promote(arguments) => live::promote(arguments),
+        Command::Push(arguments) => live::push(arguments),
+        Command::Pull(arguments) => live::pull(arguments),
     }
 }
