@@ -5,6 +5,7 @@
 //! causes it stands alone, so one bad event costs its neighbours nothing.
 
 mod answer;
+mod input;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +13,10 @@ use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::shape::Shape;
 use super::state::{Frozen, PluginState};
 use super::tagged;
-use crate::model::{Op, ReplicaIdentity};
 use crate::plugin::{CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
 use answer::{Answer, pass};
+use input::{clear, describe, empty, fill_envelope, is_of_table, op_code};
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
@@ -424,79 +425,5 @@ impl Plan {
             input.tags.push(tag);
             input.data.push(data);
         }
-    }
-}
-
-fn is_of_table(op: Op) -> bool {
-    !matches!(op, Op::Message | Op::Schema | Op::Gap)
-}
-
-fn op_code(op: Op) -> u8 {
-    match op {
-        Op::Insert => 0,
-        Op::Update => 1,
-        Op::Delete => 2,
-        Op::Truncate => 3,
-        Op::Message => 4,
-        Op::Snapshot => 5,
-        // Never crosses: it passes every plugin.
-        Op::Schema | Op::Gap => u8::MAX,
-    }
-}
-
-/// A batch of nothing, which takes no memory.
-fn empty() -> bindings::Batch {
-    bindings::Batch {
-        count: 0,
-        ops: Vec::new(),
-        relations: Vec::new(),
-        lsns: Vec::new(),
-        times: Vec::new(),
-        starts: Vec::new(),
-        tags: Vec::new(),
-        data: Vec::new(),
-        heap: Vec::new(),
-    }
-}
-
-fn clear(input: &mut bindings::Batch) {
-    input.count = 0;
-    input.ops.clear();
-    input.relations.clear();
-    input.lsns.clear();
-    input.times.clear();
-    input.starts.clear();
-    input.starts.push(0);
-    input.tags.clear();
-    input.data.clear();
-    input.heap.clear();
-}
-
-fn fill_envelope(input: &mut bindings::Batch, batch: &Batch, rows: &[Row]) {
-    for row in rows {
-        let transaction = &batch.transactions[row.transaction as usize];
-        input.lsns.push(transaction.commit.0);
-        input.times.push(transaction.time);
-    }
-}
-
-fn describe(table: &Table) -> bindings::Relation {
-    let relation = &table.relation;
-    bindings::Relation {
-        id: table.id,
-        schema: relation.schema.clone(),
-        table: relation.table.clone(),
-        columns: relation
-            .columns
-            .iter()
-            .map(|column| bindings::Column {
-                name: column.name.clone(),
-                type_oid: column.type_oid,
-                type_name: column.type_name.clone(),
-                tag: tagged::of(column.kind),
-                key: column.key,
-            })
-            .collect(),
-        full_old_rows: relation.identity == ReplicaIdentity::Full,
     }
 }

@@ -1,0 +1,81 @@
+//! What a call takes in: a batch as the interface has it, and a table as it is announced.
+
+use super::super::rows::{Batch, Row, Table};
+use super::super::tagged;
+use crate::model::{Op, ReplicaIdentity};
+use crate::plugin::bindings;
+
+/// Whether the row is of a table that a plugin can plan for.
+pub(super) fn is_of_table(op: Op) -> bool {
+    !matches!(op, Op::Message | Op::Schema | Op::Gap)
+}
+
+pub(super) fn op_code(op: Op) -> u8 {
+    match op {
+        Op::Insert => 0,
+        Op::Update => 1,
+        Op::Delete => 2,
+        Op::Truncate => 3,
+        Op::Message => 4,
+        Op::Snapshot => 5,
+        // Never crosses: it passes every plugin.
+        Op::Schema | Op::Gap => u8::MAX,
+    }
+}
+
+/// A batch of nothing, which takes no memory.
+pub(super) fn empty() -> bindings::Batch {
+    bindings::Batch {
+        count: 0,
+        ops: Vec::new(),
+        relations: Vec::new(),
+        lsns: Vec::new(),
+        times: Vec::new(),
+        starts: Vec::new(),
+        tags: Vec::new(),
+        data: Vec::new(),
+        heap: Vec::new(),
+    }
+}
+
+pub(super) fn clear(input: &mut bindings::Batch) {
+    input.count = 0;
+    input.ops.clear();
+    input.relations.clear();
+    input.lsns.clear();
+    input.times.clear();
+    input.starts.clear();
+    input.starts.push(0);
+    input.tags.clear();
+    input.data.clear();
+    input.heap.clear();
+}
+
+pub(super) fn fill_envelope(input: &mut bindings::Batch, batch: &Batch, rows: &[Row]) {
+    for row in rows {
+        let transaction = &batch.transactions[row.transaction as usize];
+        input.lsns.push(transaction.commit.0);
+        input.times.push(transaction.time);
+    }
+}
+
+pub(super) fn describe(table: &Table) -> bindings::Relation {
+    let relation = &table.relation;
+    bindings::Relation {
+        id: table.id,
+        schema: relation.schema.clone(),
+        table: relation.table.clone(),
+        columns: relation
+            .columns
+            .iter()
+            .map(|column| bindings::Column {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                type_name: column.type_name.clone(),
+                tag: tagged::of(column.kind),
+                key: column.key,
+            })
+            .collect(),
+        full_old_rows: relation.identity == ReplicaIdentity::Full,
+    }
+}
