@@ -88,6 +88,22 @@ pub struct Config {
     pub rollback: Rollback,
 }
 
+impl Config {
+    /// A file with a config, and the defaults for all else.
+    #[must_use]
+    pub fn new(path: PathBuf, config: serde_json::Map<String, serde_json::Value>) -> Self {
+        Self {
+            path,
+            config,
+            limits: Limits::default(),
+            allow: Allow::default(),
+            shadow: Shadow::default(),
+            promote: Promote::default(),
+            rollback: Rollback::default(),
+        }
+    }
+}
+
 /// What identifies a version of a plugin: the SHA-256 of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version([u8; 32]);

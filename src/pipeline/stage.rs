@@ -13,11 +13,10 @@ use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::shape::Shape;
 use super::state::{Frozen, PluginState};
 use super::tagged;
-use crate::model::Op;
 use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
 use answer::{Answer, check_size, pass};
-use input::{clear, describe, empty, fill_envelope, moment, op_code};
+use input::{clear, describe, empty, fill_envelope, is_of_table, moment, op_code};
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
@@ -470,8 +469,4 @@ impl Plan {
             input.data.push(data);
         }
     }
-}
-
-fn is_of_table(op: Op) -> bool {
-    !matches!(op, Op::Message | Op::Schema | Op::Gap)
 }

@@ -266,17 +266,17 @@ impl Registry {
     }
 }
 
-fn labels(name: &str, outcome: &'static str) -> Labels {
-    Labels { name: name.into(), outcome }
-}
-
 /// Loads one plugin that is in no set, to try it.
 ///
 /// # Errors
 /// See [`LoadError`].
 pub fn load_alone(engine: &Engine, name: &str, config: Config) -> Result<Arc<Plugin>, LoadError> {
-    let family = Arc::new(family(name.to_owned(), config, &Arc::new(Metrics::new())));
-    begin(engine, &family, &crate::model::plugin::PluginRecord::default(), false).map(|begun| begun.plugin)
+    let family = family(name.to_owned(), config, &Arc::new(Metrics::new()));
+    family.load(engine, &read(&family)?).map(Arc::new)
+}
+
+fn labels(name: &str, outcome: &'static str) -> Labels {
+    Labels { name: name.into(), outcome }
 }
 
 fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {

@@ -193,10 +193,24 @@ impl Drop for Dev {
     }
 }
 
+/// The project's dependencies are compiled once for all runs of the test.
+fn share_what_is_compiled(desk: &Desk) {
+    let shared = built_plugins().join("author");
+    let (shared, made) = (shared.display(), "wasm32-unknown-unknown/release");
+    let about = desk.path("local/plugin.toml");
+    let text = fs::read_to_string(&about).expect("plugin.toml");
+    let copied = format!(
+        "--target-dir {shared} && mkdir -p target/{made} && \
+         cp {shared}/{made}/local.wasm target/{made}/\""
+    );
+    fs::write(&about, text.replace("--target-dir target\"", &copied)).expect("save");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saved_source_is_built_and_tested_and_only_then_swapped_in() {
     let Some(desk) = Desk::with("rust") else { return };
     desk.fine("plugin new -l rust local");
+    share_what_is_compiled(&desk);
     desk.fine("plugin build local");
     let cluster = cluster();
     let client = connect(&cluster).await;

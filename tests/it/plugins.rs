@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use walmill::plugin::golden::{self, Format};
 use walmill::plugin::registry::load_alone;
-use walmill::plugin::{Allow, Config, Engine, Plugin, Reason};
+use walmill::plugin::{Config, Engine, Plugin, Reason};
 use wasmparser::{Parser, Payload};
 
 use crate::support::process::built_plugins;
@@ -19,16 +19,11 @@ fn folder(plugin: &str) -> PathBuf {
 
 /// A plugin of `scripts/build-plugins`, with its configuration.
 pub fn load(engine: &Engine, plugin: &str, config: &toml::Table) -> Result<Arc<Plugin>, Reason> {
-    let config = Config {
-        path: built_plugins().join(format!("{plugin}.wasm")),
-        config: toml::Value::Table(config.clone()).try_into().expect("a config table"),
-        limits: Default::default(),
-        // What it keeps, it keeps in memory and for the case.
-        allow: Allow { kv: true, ..Allow::default() },
-        shadow: Default::default(),
-        promote: Default::default(),
-        rollback: Default::default(),
-    };
+    let path = built_plugins().join(format!("{plugin}.wasm"));
+    let config = toml::Value::Table(config.clone()).try_into().expect("a config table");
+    let mut config = Config::new(path, config);
+    // What it keeps, it keeps in memory and for the case.
+    config.allow.kv = true;
     load_alone(engine, plugin, config).map_err(|error| error.reason)
 }
 

@@ -10,7 +10,7 @@ use super::super::Failure;
 use super::project::Project;
 use crate::config::finding::Finding;
 use crate::plugin::registry::load_alone;
-use crate::plugin::{Allow, Config, Engine, LoadError, Plugin, Reason};
+use crate::plugin::{Config, Engine, LoadError, Plugin, Reason};
 
 /// Which plugin: a project's or a file.
 #[derive(Debug, Args)]
@@ -71,15 +71,9 @@ pub(in crate::cli) fn load(
     config: &Table,
 ) -> Result<Arc<Plugin>, LoadError> {
     let table = serde_json::to_value(config).unwrap_or_default();
-    let config = Config {
-        path: file.into(),
-        config: table.as_object().cloned().unwrap_or_default(),
-        limits: Default::default(),
-        allow: Allow { kv: true, ..Allow::default() },
-        shadow: Default::default(),
-        promote: Default::default(),
-        rollback: Default::default(),
-    };
+    let config = table.as_object().cloned().unwrap_or_default();
+    let mut config = Config::new(file.into(), config);
+    config.allow.kv = true;
     load_alone(engine, name, config)
 }
 

@@ -1,8 +1,9 @@
 //! `walmill plugin new`: a project to start from, out of the templates in the program.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rust_embed::RustEmbed;
 
 use super::super::Failure;
@@ -11,30 +12,11 @@ use crate::config::finding::Finding;
 /// `walmill plugin new`
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The language to write it in.
-    #[arg(short, long)]
-    language: Language,
+    /// The language to write it in, as `rust`; one that has no template lists those that have.
+    #[arg(short, long, value_name = "LANG")]
+    language: String,
     /// The plugin's folder, which is made; its last part is the plugin's name.
     name: PathBuf,
-}
-
-/// A language with a template.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Language {
-    Rust,
-    #[value(alias = "js")]
-    Javascript,
-    #[value(alias = "ts")]
-    Typescript,
-    #[value(alias = "py")]
-    Python,
-    C,
-    #[value(alias = "c++")]
-    Cpp,
-    Zig,
-    Go,
-    #[value(alias = "as")]
-    Assemblyscript,
 }
 
 #[derive(RustEmbed)]
@@ -47,34 +29,42 @@ struct Sdks;
 
 const WIT: &str = include_str!("../../../wit/walmill.wit");
 
-impl Language {
-    /// Its folder among the templates.
-    fn folder(self) -> &'static str {
-        match self {
-            Self::Rust => "rust",
-            Self::Javascript => "javascript",
-            Self::Typescript => "typescript",
-            Self::Python => "python",
-            Self::C => "c",
-            Self::Cpp => "cpp",
-            Self::Zig => "zig",
-            Self::Go => "go",
-            Self::Assemblyscript => "assemblyscript",
-        }
-    }
+/// Other names for languages.
+const ALIASES: [(&str, &str); 5] = [
+    ("assemblyscript", "as"),
+    ("cpp", "c++"),
+    ("javascript", "js"),
+    ("python", "py"),
+    ("typescript", "ts"),
+];
 
-    /// The folders of the SDKs that its projects are built with.
-    fn sdks(self) -> &'static [&'static str] {
-        match self {
-            Self::Javascript | Self::Typescript => &["js"],
-            Self::Cpp => &["c", "cpp"],
-            Self::Rust => &["rust"],
-            Self::Python => &["python"],
-            Self::C => &["c"],
-            Self::Zig => &["zig"],
-            Self::Go => &["go"],
-            Self::Assemblyscript => &["assemblyscript"],
-        }
+/// Every language with a template.
+fn languages() -> BTreeSet<String> {
+    let folder = |path: &str| path.split_once('/').map(|(language, _)| language.to_owned());
+    Templates::iter().filter_map(|path| folder(&path)).collect()
+}
+
+/// The language that was asked for, by its template's name.
+fn language(asked: &str) -> Result<String, Failure> {
+    let asked = asked.to_lowercase();
+    let alias = ALIASES.iter().find(|(_, alias)| *alias == asked);
+    let name = alias.map_or(asked.as_str(), |(name, _)| *name);
+    let all = languages();
+    all.get(name).cloned().ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(String::as_str).collect();
+        let message = format!("there is no template for `{asked}`");
+        Failure::usage(vec![
+            Finding::error("language", "--language", message)
+                .suggest(format!("the languages are: {}", names.join(", "))),
+        ])
+    })
+}
+
+/// The folder of the SDK that a language's projects are built with.
+fn sdk(language: &str) -> &str {
+    match language {
+        "javascript" | "typescript" => "js",
+        other => other,
     }
 }
 
@@ -86,7 +76,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let finding = Finding::error("exists", folder.display().to_string(), "is there already");
         return Err(Failure::usage(vec![finding.suggest("give the plugin another name")]));
     }
-    let files = files(arguments.language, name)?;
+    let files = files(&language(&arguments.language)?, name);
     for (path, content) in &files {
         write(&folder.join(path), content)?;
     }
@@ -98,28 +88,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Every file of a project and what is in it.
-fn files(language: Language, name: &str) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
+fn files(language: &str, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let filled = |text: &[u8]| fill(text, &[("{{name}}", name), ("{{crate}}", &krate(name))]);
     let mut files = Vec::new();
-    let prefix = format!("{}/", language.folder());
+    let prefix = format!("{language}/");
     for path in Templates::iter().filter(|path| is_source(path, &prefix)) {
         let file = Templates::get(&path).map(|file| file.data).unwrap_or_default();
         let place = path[prefix.len()..].replace("{{name}}", name);
         files.push((place.into(), filled(&file)));
     }
-    if files.is_empty() {
-        let finding = Finding::error("no-template", language.folder(), "there is no template yet");
-        return Err(Failure::usage(vec![finding.suggest("the templates are in `--help`")]));
-    }
-    for sdk in language.sdks() {
-        let prefix = format!("{sdk}/");
-        for path in Sdks::iter().filter(|path| is_source(path, &prefix)) {
-            let file = Sdks::get(&path).map(|file| file.data).unwrap_or_default();
-            files.push((Path::new("walmill").join(&path[prefix.len()..]), moved(&file)));
-        }
+    let prefix = format!("{}/", sdk(language));
+    for path in Sdks::iter().filter(|path| is_source(path, &prefix)) {
+        let file = Sdks::get(&path).map(|file| file.data).unwrap_or_default();
+        files.push((Path::new("walmill").join(&path[prefix.len()..]), moved(&file)));
     }
     files.push(("wit/walmill.wit".into(), WIT.into()));
-    Ok(files)
+    files
 }
 
 /// Whether the file is one of this folder, and none that a build has left there.
@@ -169,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_project_has_its_name_and_the_sdk_beside_it() {
-        let files = files(Language::Rust, "by-country").unwrap_or_default();
+        let files = files("rust", "by-country");
         let text = |path: &str| {
             let (_, content) = files.iter().find(|(at, _)| at == Path::new(path)).unwrap();
             String::from_utf8(content.clone()).unwrap()

@@ -19,6 +19,11 @@ pub(super) fn moment(batch: &Batch, rows: &[Row]) -> Moment {
     }
 }
 
+/// Whether the row is of a table that a plugin can plan for.
+pub(super) fn is_of_table(op: Op) -> bool {
+    !matches!(op, Op::Message | Op::Schema | Op::Gap)
+}
+
 pub(super) fn op_code(op: Op) -> u8 {
     match op {
         Op::Insert => 0,

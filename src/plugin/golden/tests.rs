@@ -1,4 +1,4 @@
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
 use super::super::guests::{Guest, PASS, config};
 use super::*;
@@ -120,7 +120,7 @@ fn json_says_the_same_and_is_written_for_people() {
 }
 
 /// What is said about one change to a table of two columns.
-fn told(change: &str, expected: Expect) {
+fn told(change: &str, expected: &str) {
     let text = format!(
         "relation = {{ table = 'public.people', columns = ['id int8 key', 'at timestamp'] }}\n\
          [[case]]\nname = 'one'\nchange = [{change}]\n"
@@ -128,7 +128,7 @@ fn told(change: &str, expected: Expect) {
     // A plan that asks for nothing looks at no value, but names are looked at.
     let report = File::parse(&text, Format::Toml)
         .map(|file| file.run(|_| Ok(PASS.load(config()))).remove(0).to_string());
-    expected.assert_eq(&report.unwrap_or_else(|error| error));
+    assert_eq!(report.unwrap_or_else(|error| error).trim(), expected);
 }
 
 #[test]
@@ -136,16 +136,11 @@ fn a_change_that_is_none_is_told_with_its_number() {
     let out = "out = 'pass'";
     told(
         &format!("{{ insert = {{ idd = 1 }}, {out} }}"),
-        expect!["    change 1: the table has no column `idd`\n"],
+        "change 1: the table has no column `idd`",
     );
-    told(
-        &format!("{{ {out} }}"),
-        expect!["    change 1: needs one of insert, update, delete, snapshot, truncate, message\n"],
-    );
-    told(
-        &format!("{{ truncate = true, delete = {{ id = 1 }}, {out} }}"),
-        expect!["    change 1: needs one of insert, update, delete, snapshot, truncate, message\n"],
-    );
+    let kinds = "change 1: needs one of insert, update, delete, snapshot, truncate, message";
+    told(&format!("{{ {out} }}"), kinds);
+    told(&format!("{{ truncate = true, delete = {{ id = 1 }}, {out} }}"), kinds);
 }
 
 #[test]
