@@ -87,7 +87,7 @@ impl Streams {
 pub struct Running {
     pub status: watch::Receiver<OutputStatus>,
     shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<Result<(), StoreError>>,
+    pub task: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
 impl Running {
