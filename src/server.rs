@@ -18,6 +18,7 @@ mod runs;
 mod schema;
 mod slot;
 mod sse;
+mod supabase;
 mod visit;
 mod websocket;
 
@@ -40,6 +41,7 @@ use crate::model::backfill::Backfills;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
+use crate::store::stream::Stream;
 
 /// How long clients have to take their last message when walmill ends, and how long one that was
 /// too slow has to hear where to go on.
@@ -62,6 +64,8 @@ pub struct Config {
     pub client_buffer: ByteSize,
     /// A client that takes no byte for so long is disconnected.
     pub client_timeout: Period,
+    /// What Supabase's clients get.
+    pub supabase: supabase::Config,
 }
 
 impl Default for Config {
@@ -73,6 +77,7 @@ impl Default for Config {
             max_clients: const { NonZeroUsize::new(10_000).unwrap() },
             client_buffer: ByteSize::new(128 << 10),
             client_timeout: Period::from_millis(30_000),
+            supabase: supabase::Config::default(),
         }
     }
 }
@@ -184,6 +189,7 @@ struct Server {
     config: Config,
     state: State,
     runs: runs::Runs,
+    supabase: supabase::Supabase,
     visits: visit::Visits,
     shutdown: CancellationToken,
 }
@@ -191,7 +197,16 @@ struct Server {
 impl Server {
     fn new(config: Config, state: State, shutdown: CancellationToken) -> Self {
         let visits = visit::Visits::new(Arc::clone(&state.metrics), config.max_clients);
-        Self { config, state, runs: runs::Runs::default(), visits, shutdown }
+        let (runs, supabase) = (runs::Runs::default(), supabase::Supabase::default());
+        Self { config, state, runs, supabase, visits, shutdown }
+    }
+
+    /// The streams that Supabase's clients read.
+    fn supabase_streams(&self) -> Vec<Arc<Stream>> {
+        let patterns = &self.config.supabase.streams;
+        let wanted =
+            |stream: &Arc<Stream>| patterns.iter().any(|pattern| pattern.matches(stream.name()));
+        self.state.store.streams().into_iter().filter(wanted).collect()
     }
 
     /// Bytes that may wait for a client's socket.
@@ -206,6 +221,12 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/v1/streams", get(admin::streams))
         .route("/v1/streams/{stream}/sse", get(sse::subscribe))
         .route("/v1/streams/{stream}/events", get(pull::events))
+        .route("/socket/websocket", get(supabase::upgrade))
+        .route("/realtime/v1/websocket", get(supabase::upgrade))
+        .route("/api/broadcast", post(supabase::broadcast_many))
+        .route("/realtime/v1/api/broadcast", post(supabase::broadcast_many))
+        .route("/api/broadcast/{topic}/events/{event}", post(supabase::broadcast_one))
+        .route("/realtime/v1/api/broadcast/{topic}/events/{event}", post(supabase::broadcast_one))
         .route("/metrics", get(admin::metrics))
         .route("/livez", get(admin::alive))
         .route("/readyz", get(admin::ready))

@@ -115,9 +115,15 @@ fn presented(request: &Request) -> Option<String> {
     if let Some((scheme, token)) = header.and_then(|value| value.to_str().ok()?.split_once(' ')) {
         return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
     }
+    // Supabase's clients have a word of their own for it.
+    let key = request.headers().get("x-api-key").or_else(|| request.headers().get("apikey"));
+    if let Some(key) = key.and_then(|key| key.to_str().ok()) {
+        return Some(key.to_owned());
+    }
     let query = request.uri().query()?;
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-    parameters.find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+    let names = |name: &str| matches!(name, "token" | "apikey");
+    parameters.find(|(name, _)| names(name)).map(|(_, token)| token.into_owned())
 }
 
 /// In a time that says nothing about where, or by how much, they differ.

@@ -41,6 +41,15 @@ macro_rules! languages {
 /// A language with an SDK, which reads configurations.
 const WITH_CONFIG: [&str; 2] = ["orders", "orders-config"];
 
+/// A language without one.
+const WITHOUT_CONFIG: [&str; 1] = ["orders"];
+
 languages! {
     rust_answers_as_all_do("rust", WITH_CONFIG);
+    c_answers_as_all_do("c", WITH_CONFIG);
+    cpp_answers_as_all_do("cpp", WITH_CONFIG);
+    zig_answers_as_all_do("zig", WITH_CONFIG);
+    d_answers_as_all_do("d", WITHOUT_CONFIG);
+    nim_answers_as_all_do("nim", WITHOUT_CONFIG);
+    webassembly_by_hand_is_a_filter("wat", ["../wat/tests/filter"]);
 }

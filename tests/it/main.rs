@@ -27,6 +27,7 @@ mod slot;
 mod snapshot;
 mod source;
 mod sse;
+mod supabase;
 mod support;
 mod swap;
 mod tidy;
