@@ -11,6 +11,7 @@ mod json;
 mod route;
 mod rows;
 mod schema;
+pub mod shadow;
 mod shape;
 mod stage;
 mod state;
@@ -217,6 +218,7 @@ impl Pipeline {
                             _ = accepted.changed() => {}
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
+                            () = shutdown.abort.cancelled() => {}
                         }
                     });
                     if shutdown.drain.is_cancelled() {
@@ -259,7 +261,11 @@ impl Pipeline {
             self.transform.set_source(&origin);
         }
         let committed = batch.transactions.last().map(|transaction| transaction.time);
-        let (mut outcome, counts) = match self.transform.apply(batch) {
+        let applied = self.transform.apply(batch);
+        for (plugin, stopped) in self.transform.take_broken() {
+            self.registry.note_failures(&plugin, stopped);
+        }
+        let (mut outcome, counts) = match applied {
             Ok(done) => done,
             Err(error) => {
                 self.changes.seek(self.cursor);

@@ -14,6 +14,7 @@ mod error;
 mod folder;
 pub mod journal;
 mod log;
+mod plugin;
 mod position;
 mod relation;
 pub mod renewal;
@@ -121,6 +122,7 @@ struct Inner {
     checkpoints: Checkpoints,
     states: States,
     backfills: Backfills,
+    plugins: Keyspace,
     dead_letters: DeadLetters,
     readers: Mutex<Vec<Reader>>,
     /// How often a slot was to be made anew.
@@ -259,6 +261,11 @@ impl Store {
         self.inner.records.log.purged().commit
     }
 
+    /// A place in the journal with at least so many bytes behind it, or its beginning.
+    pub fn journal_back(&self, bytes: u64) -> Result<Offset, StoreError> {
+        self.inner.records.log.place_back(bytes)
+    }
+
     /// Reads the journal's committed changes behind `after`.
     #[must_use]
     pub fn journal_reader(&self, after: Offset) -> journal::Reader {
@@ -378,6 +385,7 @@ impl Inner {
             checkpoints: Checkpoints::new(small("checkpoints")?),
             states: States::new(small("state")?),
             backfills: Backfills::new(small("backfills")?),
+            plugins: small("plugins")?,
             dead_letters: DeadLetters::open(small("dead_letters")?)?,
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),

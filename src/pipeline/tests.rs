@@ -1,6 +1,8 @@
 //! A pipeline over a real store, with changes as PostgreSQL would send them and plugins that fail
 //! in every way.
 
+mod shadow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

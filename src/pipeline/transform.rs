@@ -66,6 +66,8 @@ pub struct Transform {
     streams: Streams,
     encoder: Option<Encoder>,
     voice: Voice,
+    /// Plugins that broke on events of the last batch, and whether the pipeline stops for it.
+    broken: Vec<(Arc<Plugin>, bool)>,
 }
 
 impl Transform {
@@ -87,6 +89,7 @@ impl Transform {
             streams,
             encoder: None,
             voice: Voice::default(),
+            broken: Vec::new(),
         }
     }
 
@@ -159,6 +162,11 @@ impl Transform {
         Ok((outcome, counts))
     }
 
+    /// Plugins that broke on events of the last batch, and whether the pipeline stops for it.
+    pub fn take_broken(&mut self) -> Vec<(Arc<Plugin>, bool)> {
+        std::mem::take(&mut self.broken)
+    }
+
     fn run_stages(
         &mut self,
         batch: &mut Batch,
@@ -166,7 +174,20 @@ impl Transform {
         counts: &mut Counts,
     ) -> Result<(), TransformError> {
         for stage in &mut self.stages {
-            let report = stage.run(batch, &mut self.tables, &mut self.streams)?;
+            let seen = batch.rows.len() as u64;
+            let report = match stage.run(batch, &mut self.tables, &mut self.streams) {
+                Ok(report) => report,
+                Err(error) => {
+                    self.broken.push((Arc::clone(stage.plugin()), true));
+                    return Err(error.into());
+                }
+            };
+            let failed = report.failures.iter().filter(|failure| !failure.rejected).count() as u64;
+            stage.plugin().count(seen, failed);
+            if failed > 0 {
+                let stops = matches!(self.on_error, OnError::Stop);
+                self.broken.push((Arc::clone(stage.plugin()), stops));
+            }
             counts.dropped += report.dropped;
             for failure in report.failures {
                 match self.on_error {

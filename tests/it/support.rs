@@ -10,6 +10,7 @@ pub mod python;
 pub mod replica;
 pub mod servers;
 pub mod serving;
+pub mod stamp;
 pub mod streaming;
 pub mod turmoil;
 pub mod workload;
