@@ -74,6 +74,19 @@ impl Config {
         })
     }
 
+    /// The names of those that the other config has just so.
+    #[must_use]
+    pub fn same_in(&self, other: &Self) -> Vec<String> {
+        fn same<'a, C: PartialEq>(own: &'a [C], other: &'a [C]) -> impl Iterator<Item = &'a C> {
+            own.iter().filter(|config| other.contains(config))
+        }
+        let webhooks = same(&self.webhook, &other.webhook).map(|it| &it.name);
+        let nats = same(&self.nats, &other.nats).map(|it| &it.delivery.name);
+        let redis = same(&self.redis, &other.redis).map(|it| &it.delivery.name);
+        let kafka = same(&self.kafka, &other.kafka).map(|it| &it.delivery().name);
+        webhooks.chain(nats).chain(redis).chain(kafka).cloned().collect()
+    }
+
     fn brokers(&self) -> impl Iterator<Item = (&'static str, &broker::Delivery)> {
         let nats = self.nats.iter().map(|it| ("nats", &it.delivery));
         let redis = self.redis.iter().map(|it| ("redis", &it.delivery));

@@ -19,7 +19,7 @@ fn load(engine: &Engine, bytes: &[u8], limits: &str) -> Result<(), Reason> {
     let path = folder.path().join("guest.wasm");
     std::fs::write(&path, bytes).expect("write");
     let limits: Limits = toml::from_str(limits).expect("limits");
-    let config = Config { path, limits, config: Default::default(), allow: Default::default() };
+    let config = Config { limits, ..Config::new(path, Default::default()) };
     let configs = BTreeMap::from([("guest".to_owned(), config)]);
     match Registry::open(engine, configs, Arc::new(Metrics::new())) {
         Ok(_) => Ok(()),
