@@ -53,7 +53,9 @@ async fn follow(stream: Arc<Stream>, mut after: Offset) {
                     }
                 }
                 Ok(Read::Gap { purged }) => after = purged,
-                Ok(Read::End) | Err(_) => break,
+                Ok(Read::End) => break,
+                // The store is closing, or says in the log what is wrong with it.
+                Err(_) => return,
             }
         }
         if more > 0 {
