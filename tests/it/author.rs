@@ -222,6 +222,7 @@ async fn a_saved_source_is_built_and_tested_and_only_then_swapped_in() {
     let walmill = Walmill::prepare(&config, &cluster.url());
     let dev = Dev::start(&desk, &walmill.folder().join("walmill.toml"));
     dev.says("walmill runs at http://").await;
+    dev.says("streaming slot=walmill").await;
     execute(&client, "insert into people values (1, 'Ada', 'NZ'), (2, 'Bob', 'DE')").await;
     dev.says(r#"people  insert public.people {"id":1,"name":"Ada","country":"NZ"}"#).await;
     assert!(!dev.said().contains("Bob"), "{}", dev.said());

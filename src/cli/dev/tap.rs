@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use crate::model::Offset;
 use crate::store::Store;
 use crate::store::stream::{Read, Stream};
 
@@ -20,20 +21,22 @@ const LONGEST: usize = 160;
 /// Shows what comes from now on, until the runtime ends.
 pub(super) async fn show(store: Store) {
     let mut known = BTreeSet::new();
+    let mut is_first_look = true;
     loop {
         for stream in store.streams() {
-            // A stream that is made later is shown from its first event on.
             if known.insert(stream.name().to_owned()) {
-                tokio::spawn(follow(stream));
+                // A stream that is made later is shown from its first event on.
+                let after = if is_first_look { *stream.head().borrow() } else { Offset::START };
+                tokio::spawn(follow(stream, after));
             }
         }
+        is_first_look = false;
         tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn follow(stream: Arc<Stream>) {
+async fn follow(stream: Arc<Stream>, mut after: Offset) {
     let mut head = stream.head();
-    let mut after = *head.borrow_and_update();
     loop {
         let (mut lines, mut more) = (String::new(), 0);
         let mut count = 0;
@@ -50,7 +53,9 @@ async fn follow(stream: Arc<Stream>) {
                     }
                 }
                 Ok(Read::Gap { purged }) => after = purged,
-                Ok(Read::End) | Err(_) => break,
+                Ok(Read::End) => break,
+                // The store is closing, or says in the log what is wrong with it.
+                Err(_) => return,
             }
         }
         if more > 0 {
@@ -58,6 +63,10 @@ async fn follow(stream: Arc<Stream>) {
         }
         // A closed stdout is no reason to end.
         let _ = std::io::stdout().lock().write_all(lines.as_bytes());
+        // What came while it was read is behind `after`, and no reason to wait.
+        if *head.borrow_and_update() > after {
+            continue;
+        }
         if head.changed().await.is_err() {
             return;
         }
