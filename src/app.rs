@@ -3,33 +3,38 @@
 //! Shutdown runs the way the data does: the source stops and lets go of the journal, the journal
 //! syncs what it was given, the pipelines read to its end, and then the store closes.
 
-use std::collections::BTreeSet;
+mod crew;
+mod outputs;
+mod plugins;
+mod reload;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
-use crate::model::pattern::Glob;
-use crate::model::status::{OutputStatus, PipelineStatus, SourceState, SourceStatus};
-use crate::output::{self, Output, deliver};
-use crate::pipeline::{OpenError as PipelineOpenError, Pipeline, Shutdown};
+use crate::model::reload::Reloads;
+use crate::model::status::{SourceState, SourceStatus};
+use crate::pipeline::OpenError as PipelineOpenError;
 use crate::plugin::registry::Registry;
 use crate::plugin::watch::Watch;
-use crate::plugin::{Engine, Role};
 use crate::server;
 use crate::source::{self, Source};
-use crate::store::retention::Reader;
 use crate::store::{OpenError, Store};
 use crate::task::{TaskError, Tasks};
+use crew::{Crew, Signals, StartError};
+use outputs::Outputs;
+use reload::Manager;
+
+/// Wishes to read the config again that wait.
+const RELOADS: usize = 4;
 
 /// Why walmill ended, or did not start.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ impl From<anyhow::Error> for AppError {
 /// Loads every plugin of the config as `run` would, and says what does not.
 #[must_use]
 pub fn check_plugins(config: &Config) -> Vec<Finding> {
-    match open_plugins(config, None, Arc::new(Metrics::new())) {
+    match plugins::open(config, None, None, Arc::new(Metrics::new())) {
         Ok(_) => Vec::new(),
         Err(AppError::Config(findings)) => findings,
         Err(AppError::Environment(finding)) => vec![finding],
@@ -59,40 +64,6 @@ pub fn check_plugins(config: &Config) -> Vec<Finding> {
             vec![Finding::error("plugins", "plugins", format!("{error:#}"))]
         }
     }
-}
-
-fn open_plugins(
-    config: &Config,
-    cache: Option<&Path>,
-    metrics: Arc<Metrics>,
-) -> Result<Registry, AppError> {
-    let engine = Engine::new(cache).context("start the plugin engine")?;
-    let registry = Registry::open(&engine, config.plugins.clone(), metrics).map_err(|failed| {
-        let finding = |(name, error)| {
-            let path = format!("plugins.{name}");
-            Finding::error("plugin", path, format!("plugin `{name}`: {error}"))
-        };
-        AppError::Config(failed.into_iter().map(finding).collect())
-    })?;
-    let misplaced = misplaced_plugins(config, &registry);
-    if misplaced.is_empty() { Ok(registry) } else { Err(AppError::Config(misplaced)) }
-}
-
-/// Authorizers that stand in a pipeline: only their files say that they are such.
-fn misplaced_plugins(config: &Config, registry: &Registry) -> Vec<Finding> {
-    let plugins = registry.snapshot();
-    let is_misplaced = |name: &&String| {
-        plugins.by_name.get(*name).is_some_and(|plugin| plugin.role() == Role::Authorizer)
-    };
-    let in_pipelines = config.pipelines.iter().enumerate().flat_map(|(at, pipeline)| {
-        let names = pipeline.plugins.iter().filter(is_misplaced);
-        names.map(move |name| (format!("pipeline[{at}].plugins"), name))
-    });
-    let finding = |(path, name): (String, &String)| {
-        let message = format!("plugin `{name}` is an authorizer: it has nothing to do to events");
-        Finding::error("plugin", path, message).suggest(format!("take `{name}` out of this list"))
-    };
-    in_pipelines.map(finding).collect()
 }
 
 /// The source's config with the tables that pipelines name: it looks whether they are there, and
@@ -135,7 +106,7 @@ pub async fn run(
     let address = listener.local_addr().context("read the address that it listens on")?;
     let store = Store::open(&config.store, Arc::clone(&metrics)).map_err(store_failure)?;
     let cache = config.store.path.join("compiled");
-    let registry = open_plugins(&config, Some(&cache), Arc::clone(&metrics))?;
+    let registry = plugins::open(&config, Some(&cache), Some(&store), Arc::clone(&metrics))?;
     let parts = Parts { config, store: store.clone(), registry, metrics, shutdown, grace };
     let tasks = parts.start(listener)?;
     info!(%address, "walmill listens");
@@ -176,11 +147,12 @@ struct Parts {
 impl Parts {
     fn start(self, listener: tokio::net::TcpListener) -> Result<Tasks, AppError> {
         let mut tasks = Tasks::new(self.shutdown.clone());
-        self.declare_readers();
-        let journal = self.store.start_journal().context("start the journal")?;
         let drain = CancellationToken::new();
-        let pipelines = self.start_pipelines(&mut tasks, &drain)?;
-        let outputs = self.start_outputs(&mut tasks)?;
+        let mut crew = self.crew(drain.clone());
+        crew.declare_readers(&self.config);
+        let journal = self.store.start_journal().context("start the journal")?;
+        self.start_crew(&mut crew)?;
+        let (pipelines, outputs) = (crew.pipelines(), crew.outputs());
         let source = Source::start(
             source_config(&self.config),
             self.store.clone(),
@@ -211,15 +183,20 @@ impl Parts {
                 self.shutdown.clone(),
             ),
         );
-        self.start_watch(&mut tasks)?;
+        let busy = Arc::new(RwLock::new(()));
+        let reloads = self.start_manager(&mut tasks, crew, Arc::clone(&busy))?;
+        let (plugin_requests, served) = plugins::serve(&self.registry, busy, self.shutdown.clone());
+        tasks.spawn("plugin requests", served);
         let state = server::State {
             store: self.store,
             metrics: self.metrics,
             source: status,
             backfills,
             plugins: self.registry.statuses(),
+            plugin_requests,
             pipelines,
             outputs,
+            reloads,
         };
         let served = server::serve(listener, self.config.server, state, self.shutdown);
         tasks.spawn("server", async move {
@@ -229,60 +206,54 @@ impl Parts {
         Ok(tasks)
     }
 
-    /// What these have not read yet is kept, as the store's config says. A stream that a route
-    /// makes later counts from the next start on.
-    fn declare_readers(&self) {
-        let Config { pipelines, outputs, .. } = &self.config;
-        let mut streams: BTreeSet<String> =
-            self.store.streams().iter().map(|stream| stream.name().to_owned()).collect();
-        for pipeline in pipelines {
-            streams.insert(pipeline.name.clone());
-            streams.extend(pipeline.streams.iter().filter_map(Glob::literal).map(str::to_owned));
-        }
-        let mut readers: Vec<Reader> =
-            pipelines.iter().map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
-        for output in outputs.sections() {
-            let delivered =
-                streams.iter().filter(|name| output.streams.iter().any(|glob| glob.matches(name)));
-            readers.extend(delivered.map(|stream| Reader::Output {
-                output: output.name.to_owned(),
-                stream: stream.clone(),
-            }));
-        }
-        self.store.declare_readers(readers);
+    fn crew(&self, drain: CancellationToken) -> Crew {
+        let signals =
+            Signals { drain, abort: self.abort_after_grace(), shutdown: self.shutdown.clone() };
+        let (store, registry) = (self.store.clone(), self.registry.clone());
+        Crew::new(store, registry, Arc::clone(&self.metrics), signals)
     }
 
-    fn start_pipelines(
-        &self,
-        tasks: &mut Tasks,
-        drain: &CancellationToken,
-    ) -> Result<Vec<watch::Receiver<PipelineStatus>>, AppError> {
-        let abort = self.abort_after_grace();
-        let mut statuses = Vec::new();
+    fn start_crew(&self, crew: &mut Crew) -> Result<(), AppError> {
         for config in &self.config.pipelines {
-            let pipeline = Pipeline::new(
-                config.clone(),
-                self.store.clone(),
-                self.registry.clone(),
-                Arc::clone(&self.metrics),
-            )
-            .map_err(|error| match error {
-                PipelineOpenError::Store(error) => AppError::RunTime(error.into()),
-                taken @ PipelineOpenError::Taken(_) => {
+            crew.start_pipeline(config).map_err(|error| match error {
+                StartError::System(error) => AppError::RunTime(error),
+                StartError::Open(PipelineOpenError::Store(error)) => {
+                    AppError::RunTime(error.into())
+                }
+                StartError::Open(taken @ PipelineOpenError::Taken(_)) => {
                     let path = format!("pipeline `{}`", config.name);
                     AppError::Config(vec![Finding::error("stream", path, taken.to_string())])
                 }
             })?;
-            statuses.push(pipeline.status());
-            let runtime = Handle::current();
-            let shutdown = Shutdown { drain: drain.clone(), abort: abort.clone() };
-            tasks
-                .spawn_thread(format!("pipeline {}", config.name), move || {
-                    pipeline.run(&runtime, &shutdown)
-                })
-                .context("start a pipeline")?;
         }
-        Ok(statuses)
+        let outputs = Outputs::prepare(&self.config, None, &self.store, &self.metrics)?;
+        outputs.new.into_iter().for_each(|output| crew.start_output(output));
+        crew.publish(&self.config);
+        Ok(())
+    }
+
+    /// From here on plugins and the config may change.
+    fn start_manager(
+        &self,
+        tasks: &mut Tasks,
+        crew: Crew,
+        busy: Arc<RwLock<()>>,
+    ) -> Result<Reloads, AppError> {
+        let live = watch::Sender::new(Arc::new(self.config.clone()));
+        let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
+        let stage = plugins::Stage { store, config: live.subscribe(), shutdown };
+        self.registry.rehearse_with(Arc::new(stage));
+        let watch = Some(Watch::start(self.registry.clone())?);
+        let (sender, requests) = mpsc::channel(RELOADS);
+        let (last, reported) = watch::channel(None);
+        let shutdown = self.shutdown.clone();
+        let manager = Manager { crew, live, requests, last, busy, watch, shutdown };
+        tasks.spawn("pipelines and outputs", manager.run());
+        if let Some(origin) = &self.config.origin {
+            let (path, shutdown) = (origin.path.clone(), self.shutdown.clone());
+            tasks.spawn("reload", reload::start_triggers(path, sender.clone(), shutdown));
+        }
+        Ok(Reloads { requests: sender, last: reported })
     }
 
     /// Pipelines that have not drained by then stop where they are; their cursors are stored.
@@ -296,45 +267,6 @@ impl Parts {
             fired.cancel();
         });
         abort
-    }
-
-    fn start_outputs(
-        &self,
-        tasks: &mut Tasks,
-    ) -> Result<Vec<watch::Receiver<OutputStatus>>, AppError> {
-        let mut statuses = Vec::new();
-        for config in &self.config.outputs.webhook {
-            let output = output::webhook::Webhook::new(config)?;
-            statuses.push(self.start_output(tasks, config.deliver(), output));
-        }
-        Ok(statuses)
-    }
-
-    fn start_output(
-        &self,
-        tasks: &mut Tasks,
-        config: deliver::Config,
-        output: impl Output,
-    ) -> watch::Receiver<OutputStatus> {
-        let (sender, status) = watch::channel(deliver::status(&config.name, &output));
-        let (store, metrics) = (self.store.clone(), Arc::clone(&self.metrics));
-        tasks.spawn(
-            format!("output {}", config.name),
-            deliver::run(config, output, store, metrics, sender, self.shutdown.clone()),
-        );
-        status
-    }
-
-    /// Saved plugins are swapped in while it runs.
-    fn start_watch(&self, tasks: &mut Tasks) -> Result<(), AppError> {
-        let watch = Watch::start(self.registry.clone())?;
-        let shutdown = self.shutdown.clone();
-        tasks.spawn("plugin watch", async move {
-            shutdown.cancelled().await;
-            // It waits for a plugin that is being compiled.
-            tokio::task::spawn_blocking(move || drop(watch)).await
-        });
-        Ok(())
     }
 }
 

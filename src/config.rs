@@ -39,6 +39,18 @@ pub struct Config {
     /// `[[output.KIND]]`
     #[serde(default, rename = "output")]
     pub outputs: output::Config,
+    /// Where it was read from, for those who read it again.
+    #[serde(skip)]
+    pub origin: Option<Origin>,
+}
+
+/// Where a config was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// A file or a folder.
+    pub path: PathBuf,
+    /// `key=value` from the command line over it.
+    pub set: Vec<String>,
 }
 
 /// A config that can be run, and what is odd about it.
@@ -57,7 +69,9 @@ impl Config {
     /// Everything that is wrong, each with its place.
     pub fn load(path: &Path, set: &[String]) -> Result<Loaded, Vec<Finding>> {
         let document = Document::read(path).map_err(|finding| vec![finding])?;
-        Self::parse(&document, set, &|name| std::env::var(name).ok())
+        let mut loaded = Self::parse(&document, set, &|name| std::env::var(name).ok())?;
+        loaded.config.origin = Some(Origin { path: path.to_owned(), set: set.to_vec() });
+        Ok(loaded)
     }
 
     /// Reads a document.

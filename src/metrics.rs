@@ -137,8 +137,14 @@ metrics! {
     plugin_cpu: Family<Name, Counter<f64, AtomicU64>> = "plugin_cpu", Unit::Seconds;
     /// Calls of a plugin; outcome is ok, error, trap, deadline or memory.
     plugin_calls: Family<Outcome, Counter> = "plugin_calls";
-    /// Offers of a new plugin version; outcome is ok or refused.
+    /// Offers of a new plugin version; outcome is ok, refused or waiting.
     plugin_reloads: Family<Outcome, Counter> = "plugin_reloads";
+    /// Versions that were taken back; outcome is automatic or asked.
+    plugin_rollbacks: Family<Outcome, Counter> = "plugin_rollbacks";
+    /// Events of shadow runs; outcome is same or different.
+    plugin_shadow_events: Family<Outcome, Counter> = "plugin_shadow_events";
+    /// Whether a version waits to be promoted: 1 or 0.
+    plugin_waiting: Family<Name, Gauge> = "plugin_waiting";
     /// Counters that plugins keep.
     plugin_counter: Family<PluginSeries, Counter> = "plugin_counter";
     /// Gauges that plugins keep.
@@ -167,6 +173,12 @@ metrics! {
     dead_letters_oldest: FloatGauge = "dead_letters_oldest_age", Unit::Seconds;
     /// Dead letters that were removed because they were too old or too many.
     dead_letters_expired: Counter = "dead_letters_expired";
+    /// Configs that were put in force while walmill ran.
+    config_reloads: Counter = "config_reloads";
+    /// Configs that were refused while walmill ran.
+    config_refusals: Counter = "config_refusals";
+    /// Whether the config that was read last is in force: 1 or 0.
+    config_current: Gauge = "config_current";
     /// Dead letters written since the start.
     dead_letters: Counter = "dead_letters";
 }

@@ -12,10 +12,13 @@ pub mod finding;
 pub mod lsn;
 pub mod offset;
 pub mod pattern;
+pub mod plugin;
 pub mod quantity;
 pub mod relation;
+pub mod reload;
 pub mod replay;
 pub mod secret;
+pub mod shadow;
 pub mod status;
 
 pub use event::{EventRecord, EventsBuilder, Op};

@@ -13,6 +13,7 @@ mod replay;
 mod route;
 mod rows;
 mod schema;
+pub mod shadow;
 mod shape;
 mod stage;
 mod state;
@@ -243,6 +244,7 @@ impl Pipeline {
                             _ = news.changed() => self.replays.look(),
                             () = tokio::time::sleep(RETRY) => {}
                             () = shutdown.drain.cancelled() => {}
+                            () = shutdown.abort.cancelled() => {}
                         }
                     });
                     if shutdown.drain.is_cancelled() {
@@ -290,7 +292,11 @@ impl Pipeline {
             }
         };
         let committed = batch.transactions.last().map(|transaction| transaction.time);
-        let (mut outcome, counts) = match self.transform.apply(batch) {
+        let applied = self.transform.apply(batch);
+        for (plugin, stopped) in self.transform.take_broken() {
+            self.registry.note_failures(&plugin, stopped);
+        }
+        let (mut outcome, counts) = match applied {
             Ok(done) => done,
             Err(error) => {
                 self.changes.seek(self.cursor);

@@ -21,6 +21,7 @@ pub mod limits;
 mod log;
 mod meters;
 mod program;
+pub mod promotion;
 pub mod registry;
 pub mod state;
 mod text;
@@ -34,6 +35,7 @@ pub(crate) mod guests;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
@@ -46,6 +48,7 @@ pub use error::{LoadError, Reason};
 pub use instance::{CallError, Finding, Instance};
 pub use limits::Limits;
 use program::Program;
+use promotion::{Promote, Rollback, Shadow};
 pub use registry::{Plugins, Registry};
 pub use state::{NoState, Scratch, State, StateError};
 pub use world::Role;
@@ -65,6 +68,15 @@ pub struct Config {
     /// What it may use of the host.
     #[serde(default)]
     pub allow: Allow,
+    /// The run of a new version beside the one in force.
+    #[serde(default)]
+    pub shadow: Shadow,
+    /// What a new version needs to go live.
+    #[serde(default)]
+    pub promote: Promote,
+    /// When a version that has just gone live is taken back.
+    #[serde(default)]
+    pub rollback: Rollback,
 }
 
 /// What a plugin may use of the host beside log, clock and metrics. Nothing, unless granted.
@@ -84,6 +96,22 @@ impl Version {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// The version with these 64 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let bytes = digits.as_bytes();
+        let mut version = [0; 32];
+        if bytes.len() != 2 * version.len() {
+            return None;
+        }
+        for (byte, pair) in version.iter_mut().zip(bytes.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            // Two hexadecimal digits are below 256.
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Some(Self(version))
     }
 
     /// All 64 hexadecimal digits.
@@ -116,6 +144,9 @@ pub struct Plugin {
     program: Arc<Program>,
     config: String,
     description: Description,
+    /// Events it was given, and those it broke on, where that counted.
+    seen: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Plugin {
@@ -166,6 +197,18 @@ impl Plugin {
     #[must_use]
     pub fn imports_clock(&self) -> bool {
         self.program.compiled.imports_clock
+    }
+
+    /// Counts events that it was given in a pipeline, and those of them that it broke on.
+    pub fn count(&self, seen: u64, failed: u64) {
+        self.seen.fetch_add(seen, Ordering::Relaxed);
+        self.failed.fetch_add(failed, Ordering::Relaxed);
+    }
+
+    /// What was counted since it was loaded.
+    #[must_use]
+    pub fn seen_and_failed(&self) -> (u64, u64) {
+        (self.seen.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
 
     /// A new instance, configured by `init`, for worker `worker` of `workers`. In a dry run what

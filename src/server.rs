@@ -13,8 +13,10 @@ mod dead_letters;
 mod feed;
 mod guard;
 mod place;
+mod plugins;
 mod problem;
 mod pull;
+mod reload;
 mod replays;
 mod runs;
 mod schema;
@@ -40,6 +42,8 @@ use url::Url;
 
 use crate::metrics::Metrics;
 use crate::model::backfill::Backfills;
+use crate::model::plugin::PluginRequests;
+use crate::model::reload::Reloads;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
@@ -113,6 +117,9 @@ impl TryFrom<String> for Origin {
     }
 }
 
+/// The latest facts about each part of a kind; the parts come and go with the config.
+pub type Latest<T> = watch::Receiver<Vec<watch::Receiver<T>>>;
+
 /// What the server shows and serves, published by the other parts.
 #[derive(Clone)]
 pub struct State {
@@ -126,10 +133,14 @@ pub struct State {
     pub backfills: Backfills,
     /// The plugins in force.
     pub plugins: watch::Receiver<Vec<PluginStatus>>,
+    /// Takes wishes about them.
+    pub plugin_requests: PluginRequests,
     /// Each pipeline's latest facts.
-    pub pipelines: Vec<watch::Receiver<PipelineStatus>>,
+    pub pipelines: Latest<PipelineStatus>,
     /// Each output's latest facts.
-    pub outputs: Vec<watch::Receiver<OutputStatus>>,
+    pub outputs: Latest<OutputStatus>,
+    /// Reads the config again.
+    pub reloads: Reloads,
 }
 
 impl fmt::Debug for State {
@@ -233,8 +244,12 @@ fn routes(server: &Arc<Server>) -> Router {
         .route("/livez", get(admin::alive))
         .route("/readyz", get(admin::ready))
         .route("/api/v1/status", get(admin::status))
-        .route("/api/v1/plugins", get(admin::plugins))
-        .route("/api/v1/plugins/{name}", get(admin::plugin))
+        .route("/api/v1/plugins", get(plugins::list))
+        .route("/api/v1/plugins/{name}", get(plugins::show).put(plugins::upload))
+        .route("/api/v1/plugins/{name}/file", get(plugins::pull))
+        .route("/api/v1/plugins/{name}/rollback", post(plugins::roll_back))
+        .route("/api/v1/plugins/{name}/promote", post(plugins::promote))
+        .route("/api/v1/reload", get(reload::last).post(reload::reload))
         .route("/api/v1/pipelines", get(admin::pipelines))
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))

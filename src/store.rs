@@ -15,6 +15,7 @@ pub mod failing;
 mod folder;
 pub mod journal;
 mod log;
+mod plugin;
 mod position;
 mod relation;
 pub mod renewal;
@@ -128,6 +129,7 @@ struct Inner {
     checkpoints: Checkpoints,
     states: States,
     backfills: Backfills,
+    plugins: Keyspace,
     dead_letters: DeadLetters,
     failings: Failings,
     replays: Replays,
@@ -268,6 +270,11 @@ impl Store {
         self.inner.records.log.purged().commit
     }
 
+    /// A place in the journal with at least so many bytes behind it, or its beginning.
+    pub fn journal_back(&self, bytes: u64) -> Result<Offset, StoreError> {
+        self.inner.records.log.place_back(bytes)
+    }
+
     /// Reads the journal's committed changes behind `after`.
     #[must_use]
     pub fn journal_reader(&self, after: Offset) -> journal::Reader {
@@ -387,6 +394,7 @@ impl Inner {
             dead_letters: DeadLetters::open(small("dead_letters")?, small("dead_letter_marks")?)?,
             failings: Failings::new(small("failing")?),
             replays: Replays::new(small("replays")?),
+            plugins: small("plugins")?,
             readers: Mutex::default(),
             renewals: watch::Sender::new(0),
             retaining: Mutex::new(()),

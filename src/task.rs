@@ -124,10 +124,17 @@ impl Tasks {
         first_failure.map_or(Ok(()), Err)
     }
 
+    /// Waits for the next task to end, and gives its name, or its failure; `None` when there is no
+    /// task.
+    pub async fn next(&mut self) -> Option<Result<String, TaskError>> {
+        let ended = self.running.join_next_with_id().await?;
+        Some(self.name_end(ended))
+    }
+
     fn name_end(
         &mut self,
         ended: Result<(Id, anyhow::Result<()>), JoinError>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<String, TaskError> {
         let id = match &ended {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
@@ -140,10 +147,13 @@ impl Tasks {
                 Err(cancelled) => Err(cancelled.into()),
             },
         };
-        result.map_err(|cause| match cause.downcast::<Panic>() {
-            Ok(Panic(message)) => TaskError::Panicked { name, message },
-            Err(cause) => TaskError::Failed { name, cause },
-        })
+        match result {
+            Ok(()) => Ok(name),
+            Err(cause) => Err(match cause.downcast::<Panic>() {
+                Ok(Panic(message)) => TaskError::Panicked { name, message },
+                Err(cause) => TaskError::Failed { name, cause },
+            }),
+        }
     }
 
     fn late(&self) -> TaskError {

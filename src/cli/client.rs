@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use crate::config::finding::Finding;
 
 /// walmill answers at once, or once the database has, or not at all.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// A plugin may take minutes to compile, and to be tried.
+const LONG_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The walmill at `server.listen`.
 pub(super) struct Client {
@@ -76,6 +78,22 @@ impl Client {
         self.send(request.header(CONTENT_TYPE, "application/json")).await
     }
 
+    /// Sends a plugin's file. It is compiled and tried before there is an answer.
+    pub(super) async fn put_file(&self, parts: &[&str], file: Vec<u8>) -> Result<Value, Failure> {
+        let request = self.request(Method::PUT, parts, &[]).body(file).timeout(LONG_PATIENCE);
+        self.send(request.header(CONTENT_TYPE, "application/wasm")).await
+    }
+
+    /// Fetches a file.
+    pub(super) async fn get_file(
+        &self,
+        parts: &[&str],
+        parameters: &[(&str, &str)],
+    ) -> Result<Vec<u8>, Failure> {
+        let (status, body) = self.ask(self.request(Method::GET, parts, parameters)).await?;
+        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
     fn request(
         &self,
         method: Method,
@@ -97,17 +115,18 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let (status, body) = self.ask(request).await?;
+        match status.is_success() {
+            true => Ok(serde_json::from_slice(&body).unwrap_or_default()),
+            false => Err(refused(status, &body)),
+        }
+    }
+
+    async fn ask(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Failure> {
         let response = request.send().await.map_err(|error| self.away(error))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|error| self.away(error))?;
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if status.is_success() {
-            return Ok(body);
-        }
-        let text = |key: &str| body[key].as_str().map(str::to_owned);
-        let message = text("message").unwrap_or_else(|| format!("walmill answered {status}"));
-        let finding = Finding::error("refused", text("path").unwrap_or_default(), message);
-        Err(Failure::run_time(Finding { suggestion: text("suggestion"), ..finding }))
+        Ok((status, body.into()))
     }
 
     fn away(&self, error: reqwest::Error) -> Failure {
@@ -117,6 +136,15 @@ impl Client {
                 .suggest("start it with `walmill run`, or name its config with `--config`"),
         )
     }
+}
+
+/// What walmill says against it.
+fn refused(status: StatusCode, body: &[u8]) -> Failure {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| body[key].as_str().map(str::to_owned);
+    let message = text("message").unwrap_or_else(|| format!("walmill answered {status}"));
+    let finding = Finding::error("refused", text("path").unwrap_or_default(), message);
+    Failure::run_time(Finding { suggestion: text("suggestion"), ..finding })
 }
 
 /// An address that stands for every one of this machine cannot be connected to everywhere.

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::Lsn;
+use super::plugin::ReloadStatus;
 
 /// The source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -129,19 +130,14 @@ pub struct PluginStatus {
     pub since: i64,
     /// The generation that brought it.
     pub generation: u64,
-    /// The last offers of a new version, newest first.
+    /// The version that waits for a person's word, if one does.
+    pub waiting: Option<String>,
+    /// What a person should know: a file that is not in force, a version that waits.
+    pub note: Option<String>,
+    /// The most that its file may have, in bytes.
+    pub max_size: u64,
+    /// What happened to it, newest first.
     pub history: Vec<ReloadStatus>,
-}
-
-/// The outcome of offering a new version of a plugin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReloadStatus {
-    /// When, microseconds since 1970-01-01 UTC.
-    pub time: i64,
-    /// The offered version.
-    pub version: String,
-    /// `None`: it is in force. Otherwise why it was refused.
-    pub error: Option<String>,
 }
 
 /// One pipeline.

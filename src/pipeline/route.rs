@@ -90,21 +90,62 @@ impl Routes for Streams {
         if let Some(&index) = self.index.get(name) {
             return Ok(index);
         }
-        if !valid_name(name) {
-            return Err(format!(
-                "route {name:?} is no stream name: 1 to {MAX_NAME} letters, digits, `.`, `_`, `-`"
-            ));
-        }
-        if !self.allowed.iter().any(|glob| glob.matches(name)) {
-            return Err(format!(
-                "route `{name}` is not among the `streams` of the pipeline `{}`",
-                self.pipeline
-            ));
-        }
-        if self.names.len() >= MAX_STREAMS {
-            return Err(format!("route `{name}` would be stream number {}", MAX_STREAMS + 1));
-        }
+        check(name, &self.pipeline, &self.allowed, self.names.len())?;
         self.add(name).unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+/// Whether a pipeline that has so many streams may have this one, too.
+fn check(name: &str, pipeline: &str, allowed: &[Glob], count: usize) -> Result<(), String> {
+    if !valid_name(name) {
+        return Err(format!(
+            "route {name:?} is no stream name: 1 to {MAX_NAME} letters, digits, `.`, `_`, `-`"
+        ));
+    }
+    if !allowed.iter().any(|glob| glob.matches(name)) {
+        return Err(format!(
+            "route `{name}` is not among the `streams` of the pipeline `{pipeline}`"
+        ));
+    }
+    if count >= MAX_STREAMS {
+        return Err(format!("route `{name}` would be stream number {}", MAX_STREAMS + 1));
+    }
+    Ok(())
+}
+
+/// The streams of a pipeline in a dry run: names only.
+pub struct DryStreams {
+    allowed: Vec<Glob>,
+    names: Vec<Arc<str>>,
+}
+
+impl DryStreams {
+    /// The pipeline's own, and what fits `allowed`.
+    #[must_use]
+    pub fn new(pipeline: &str, allowed: Vec<Glob>) -> Self {
+        Self { allowed, names: vec![pipeline.into()] }
+    }
+
+    /// The name of the stream at an index.
+    #[must_use]
+    pub fn name(&self, index: u32) -> &Arc<str> {
+        &self.names[index as usize]
+    }
+}
+
+impl Routes for DryStreams {
+    fn stream(&mut self, name: &str) -> Result<u32, String> {
+        let known = self.names.iter().position(|known| **known == *name);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                check(name, &self.names[0], &self.allowed, self.names.len())?;
+                self.names.push(name.into());
+                self.names.len() - 1
+            }
+        };
+        // Bounded by MAX_STREAMS.
+        Ok(index as u32)
     }
 }
 

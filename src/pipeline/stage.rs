@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::shape::Shape;
-use super::state::PluginState;
+use super::state::{Frozen, PluginState};
 use super::tagged;
 use crate::model::{Op, ReplicaIdentity};
 use crate::plugin::{CallError, Instance, Plugin, bindings};
@@ -63,6 +63,8 @@ pub struct Stage {
     /// By index of the table.
     plans: Vec<Planned>,
     input: bindings::Batch,
+    /// Nothing that comes of it is delivered.
+    dry_run: bool,
 }
 
 enum Planned {
@@ -96,9 +98,20 @@ impl Stage {
     /// The plugin in its place; it is started by the first row.
     #[must_use]
     pub fn new(plugin: Arc<Plugin>, store: Store) -> Self {
-        let state = Arc::new(Mutex::new(PluginState::new(store, plugin.name())));
-        let input = empty();
-        Self { plugin, instance: None, state, plans: Vec::new(), input }
+        let state = PluginState::new(store, plugin.name());
+        Self::with_state(plugin, state, false)
+    }
+
+    /// The plugin on trial: what it writes stays with it.
+    #[must_use]
+    pub fn dry(plugin: Arc<Plugin>, frozen: &Arc<Frozen>) -> Self {
+        let state = PluginState::over(Arc::clone(frozen), plugin.name());
+        Self::with_state(plugin, state, true)
+    }
+
+    fn with_state(plugin: Arc<Plugin>, state: PluginState, dry_run: bool) -> Self {
+        let (state, input) = (Arc::new(Mutex::new(state)), empty());
+        Self { plugin, instance: None, state, plans: Vec::new(), input, dry_run }
     }
 
     /// Which plugin this is.
@@ -277,7 +290,7 @@ impl Stage {
             Some(instance) => instance,
             None => {
                 let state: Arc<Mutex<PluginState>> = Arc::clone(&self.state);
-                self.plugin.instantiate(0, 1, false, state).map_err(|cause| StageError {
+                self.plugin.instantiate(0, 1, self.dry_run, state).map_err(|cause| StageError {
                     plugin: self.plugin.name().to_owned(),
                     version: self.plugin.version().to_string(),
                     cause,

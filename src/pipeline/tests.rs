@@ -2,6 +2,7 @@
 //! in every way.
 
 mod again;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -73,6 +73,8 @@ pub struct Transform {
     voice: Voice,
     /// Whether the batch in hand goes over passed ground again.
     again: bool,
+    /// Plugins that broke on events of the last batch, and whether the pipeline stops for it.
+    broken: Vec<(Arc<Plugin>, bool)>,
 }
 
 impl Transform {
@@ -95,6 +97,7 @@ impl Transform {
             encoder: None,
             voice: Voice::default(),
             again: false,
+            broken: Vec::new(),
         }
     }
 
@@ -151,6 +154,8 @@ impl Transform {
         self.again = true;
         let done = self.apply(batch);
         self.again = false;
+        // What fails on what is old is no reason to take a new version back.
+        self.broken.clear();
         done
     }
 
@@ -183,6 +188,11 @@ impl Transform {
         Ok((outcome, counts))
     }
 
+    /// Plugins that broke on events of the last batch, and whether the pipeline stops for it.
+    pub fn take_broken(&mut self) -> Vec<(Arc<Plugin>, bool)> {
+        std::mem::take(&mut self.broken)
+    }
+
     fn run_stages(
         &mut self,
         batch: &mut Batch,
@@ -190,7 +200,20 @@ impl Transform {
         counts: &mut Counts,
     ) -> Result<(), TransformError> {
         for stage in &mut self.stages {
-            let report = stage.run(batch, &mut self.tables, &mut self.streams)?;
+            let seen = batch.rows.len() as u64;
+            let report = match stage.run(batch, &mut self.tables, &mut self.streams) {
+                Ok(report) => report,
+                Err(error) => {
+                    self.broken.push((Arc::clone(stage.plugin()), true));
+                    return Err(error.into());
+                }
+            };
+            let failed = report.failures.iter().filter(|failure| !failure.rejected).count() as u64;
+            stage.plugin().count(seen, failed);
+            if failed > 0 {
+                let stops = matches!(self.on_error, OnError::Stop);
+                self.broken.push((Arc::clone(stage.plugin()), stops));
+            }
             counts.dropped += report.dropped;
             for failure in report.failures {
                 let on_error = if self.again { OnError::DeadLetter } else { self.on_error };

@@ -6,11 +6,13 @@
 //! nobody else may write to, under a name that says which wasmtime with which settings made it,
 //! and whole.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
@@ -31,6 +33,8 @@ pub(super) struct Cache {
     /// Part of each file's name: artifacts of another wasmtime, other settings or another world
     /// are of no use.
     kind: String,
+    /// Versions whose files stay, however old they are.
+    protected: Mutex<HashSet<Version>>,
 }
 
 impl Cache {
@@ -50,7 +54,7 @@ impl Cache {
         env!("CARGO_PKG_VERSION").hash(&mut kind);
         WORLDS.iter().for_each(|world| world.wit.hash(&mut kind));
         let kind = format!("{:016x}", kind.finish());
-        Ok(Self { folder, kind })
+        Ok(Self { folder, kind, protected: Mutex::default() })
     }
 
     /// What was compiled from that version before, if it is there and whole.
@@ -92,7 +96,7 @@ impl Cache {
 
     /// Keeps a file that a plugin was made from.
     pub(super) fn keep(&self, version: &Version, bytes: &[u8]) {
-        let path = self.folder.join(format!("{}.wasm", version.hex()));
+        let path = self.file(version);
         if path.exists() {
             return;
         }
@@ -100,6 +104,27 @@ impl Cache {
             warn!(folder = %self.folder.display(), "keep plugin's file: {error:#}");
         }
         self.prune("wasm");
+    }
+
+    /// The file that a version was made from, if it is there and whole.
+    pub(super) fn kept(&self, version: &Version) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.file(version)).ok()?;
+        (Version::of(&bytes) == *version).then_some(bytes)
+    }
+
+    /// From now on these versions' files stay, in place of those named before.
+    pub(super) fn protect(&self, versions: HashSet<Version>) {
+        *self.protected.lock().unwrap_or_else(PoisonError::into_inner) = versions;
+    }
+
+    fn file(&self, version: &Version) -> PathBuf {
+        self.folder.join(format!("{}.wasm", version.hex()))
+    }
+
+    fn is_protected(&self, path: &Path) -> bool {
+        let version = path.file_stem().and_then(|stem| Version::from_hex(stem.to_str()?));
+        let protected = self.protected.lock().unwrap_or_else(PoisonError::into_inner);
+        version.is_some_and(|version| protected.contains(&version))
     }
 
     fn compiled(&self, version: &Version) -> PathBuf {
@@ -126,6 +151,7 @@ impl Cache {
             .filter_map(Result::ok)
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .filter(|path| !self.is_protected(path))
             .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
             .collect();
         files.sort_unstable();

@@ -121,6 +121,9 @@ pub enum Reason {
         #[source]
         error: CallError,
     },
+    /// The shadow run speaks against it.
+    #[error("{0}")]
+    Shadow(String),
     /// The config has no plugin of that name.
     #[error("the config has no `[plugins.{0}]`")]
     NotConfigured(String),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::bindings::{Batch, Column, Relation};
+use super::promotion::{Promote, Rollback, Shadow};
 use super::{Allow, Config, Engine, Instance, Limits, NoState, Plugin, Registry};
 use crate::metrics::Metrics;
 
@@ -148,6 +149,9 @@ pub(crate) fn config() -> Config {
         config: serde_json::Map::new(),
         limits: toml::from_str::<Limits>("memory = \"16MiB\"\ndeadline = \"50ms\"").unwrap(),
         allow: Allow::default(),
+        shadow: Shadow::default(),
+        promote: Promote::default(),
+        rollback: Rollback::default(),
     }
 }
 

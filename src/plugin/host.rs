@@ -26,7 +26,7 @@ pub(super) struct Host {
     pub(super) stopwatch: Stopwatch,
     /// What the clock says, microseconds since 1970-01-01 UTC.
     pub(super) now: i64,
-    dry_run: bool,
+    pub(super) dry_run: bool,
     state: Arc<Mutex<dyn State + Send>>,
 }
 

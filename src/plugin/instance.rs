@@ -137,7 +137,9 @@ impl Instance {
         let plan = answer.map_err(|why| failed(&why))?;
         check_plan(&plan, relation).map_err(|what| wrong("plan", &what))?;
         self.plans.insert(relation.id, plan.clone());
-        self.program.announced(relation);
+        if !self.store.data().dry_run {
+            self.program.announced(relation);
+        }
         Ok(plan)
     }
 
@@ -210,7 +212,9 @@ impl Instance {
     }
 
     fn count<T>(&self, answer: &Result<T, CallError>) {
-        self.program.meters.called(answer);
+        if !self.store.data().dry_run {
+            self.program.meters.called(answer);
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! Which plugins are in force, replaced as a whole.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+mod change;
+mod offer;
+mod record;
+mod take_back;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::info;
 
 use super::error::{LoadError, Reason};
 use super::log::Log;
@@ -15,11 +19,15 @@ use super::meters::Meters;
 use super::program::Relations;
 use super::trial::Family;
 use super::{Config, Engine, Plugin, Version, file};
-use crate::metrics::{Metrics, Outcome};
-use crate::model::status::{PluginStatus, ReloadStatus};
-
-/// Offers that are remembered for each plugin.
-const LONGEST_HISTORY: usize = 20;
+use crate::metrics::{Metrics, Name, Outcome as Labels};
+use crate::model::plugin::{Outcome, ReloadStatus, Why};
+use crate::model::shadow::ShadowReport;
+use crate::model::status::PluginStatus;
+pub use change::Prepared;
+use change::{Begun, begin};
+pub use offer::{Offered, Rehearsal};
+use record::{Entry, Record};
+pub use record::{Memory, NoMemory};
 
 /// One whole set of plugins.
 pub struct Plugins {
@@ -36,24 +44,26 @@ pub struct Registry(Arc<Shared>);
 struct Shared {
     engine: Engine,
     metrics: Arc<Metrics>,
-    families: BTreeMap<String, Family>,
+    memory: Arc<dyn Memory>,
+    rehearsal: OnceLock<Arc<dyn Rehearsal>>,
     current: ArcSwap<Plugins>,
     /// Held for the whole of an offer: they are made one after the other.
-    records: Mutex<BTreeMap<String, Record>>,
+    offers: Mutex<()>,
+    /// Held for a moment; also whenever the set in force is replaced.
+    books: Mutex<Books>,
     generation: watch::Sender<u64>,
     statuses: watch::Sender<Vec<PluginStatus>>,
 }
 
-/// What happened to a plugin.
-struct Record {
-    since: i64,
-    generation: u64,
-    /// Newest first.
-    history: VecDeque<ReloadStatus>,
+/// What is known of each plugin of the config.
+#[derive(Default)]
+struct Books {
+    families: BTreeMap<String, Arc<Family>>,
+    records: BTreeMap<String, Record>,
 }
 
 impl Registry {
-    /// Loads every plugin. Blocks: compiling can take seconds.
+    /// Loads every plugin, with no memory of earlier runs. Blocks: compiling can take seconds.
     ///
     /// # Errors
     /// Every plugin that did not load, and why.
@@ -62,30 +72,60 @@ impl Registry {
         configs: BTreeMap<String, Config>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Vec<(String, LoadError)>> {
-        let family = |(name, config)| (String::clone(&name), family(name, config, &metrics));
-        let families: BTreeMap<String, Family> = configs.into_iter().map(family).collect();
-        let (mut by_name, mut errors) = (BTreeMap::new(), Vec::new());
-        for (name, family) in &families {
-            match first(engine, family) {
-                Ok(plugin) => _ = by_name.insert(name.clone(), Arc::new(plugin)),
+        Self::open_with(engine, configs, metrics, Arc::new(NoMemory))
+    }
+
+    /// Loads every plugin: what was in force before, unless its file has changed since. Blocks.
+    ///
+    /// # Errors
+    /// Every plugin that did not load, and why.
+    pub fn open_with(
+        engine: &Engine,
+        configs: BTreeMap<String, Config>,
+        metrics: Arc<Metrics>,
+        memory: Arc<dyn Memory>,
+    ) -> Result<Self, Vec<(String, LoadError)>> {
+        let (mut books, mut by_name) = (Books::default(), BTreeMap::new());
+        let mut errors = Vec::new();
+        for (name, config) in configs {
+            let family = Arc::new(family(name.clone(), config, &metrics));
+            let mut record = Record::of(memory.recall(&name).unwrap_or_default());
+            match begin(engine, &family, &record.kept, false) {
+                Ok(begun) => {
+                    begun.note(&mut record, Why::Start, 1);
+                    memory.keep(&name, &record.kept);
+                    loaded(&begun);
+                    by_name.insert(name.clone(), begun.plugin);
+                }
                 Err(error) => errors.push((name.clone(), error)),
             }
+            books.families.insert(name.clone(), family);
+            books.records.insert(name, record);
         }
         if !errors.is_empty() {
             return Err(errors);
         }
         let registry = Self(Arc::new(Shared {
             engine: engine.clone(),
-            records: Mutex::new(by_name.values().map(loaded).collect()),
             metrics,
-            families,
+            memory,
+            rehearsal: OnceLock::new(),
             current: ArcSwap::from_pointee(Plugins { generation: 1, by_name }),
+            offers: Mutex::default(),
+            books: Mutex::new(books),
             generation: watch::Sender::new(1),
             statuses: watch::Sender::default(),
         }));
         registry.0.metrics.plugin_generation.set(1);
-        registry.publish(&registry.records());
+        registry.protect(&registry.books());
+        registry.publish(&registry.books());
         Ok(registry)
+    }
+
+    /// From now on, new versions run beside those in force first.
+    pub fn rehearse_with(&self, rehearsal: Arc<dyn Rehearsal>) {
+        // Called once, when everything that it needs is there.
+        let _ = self.0.rehearsal.set(rehearsal);
     }
 
     /// The set in force. Take it once per batch.
@@ -107,79 +147,126 @@ impl Registry {
     }
 
     /// Each plugin's file.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &Path)> {
-        let families = self.0.families.iter();
-        families.map(|(name, family)| (name.as_str(), family.config.path.as_path()))
+    pub(super) fn files(&self) -> Vec<(String, PathBuf)> {
+        let books = self.books();
+        let file =
+            |(name, family): (&String, &Arc<Family>)| (name.clone(), family.config.path.clone());
+        books.families.iter().map(file).collect()
     }
 
     /// What is in a plugin's file now.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, LoadError> {
-        read(self.0.families.get(name).ok_or_else(|| unknown(name))?)
+        read(&*self.family(name).ok_or_else(|| unknown(name))?)
     }
 
-    /// Offers new content for a plugin: it is in force when this returns, or why not. Blocks, and
-    /// the streams go on meanwhile.
-    ///
-    /// # Errors
-    /// See [`LoadError`]; what was in force stays. It has been logged.
-    pub fn offer(&self, name: &str, bytes: Vec<u8>) -> Result<Version, LoadError> {
-        let Some(family) = self.0.families.get(name) else { return Err(unknown(name)) };
-        let mut records = self.records();
-        let version = Version::of(&bytes);
-        if self.version_of(name) == Some(version) {
-            return Ok(version);
-        }
-        let answer = family.load(&self.0.engine, &bytes);
-        let generation = match &answer {
-            Ok(_) => self.snapshot().generation + 1,
-            Err(_) => self.snapshot().generation,
-        };
-        if let Some(record) = records.get_mut(name) {
-            record.note(version, generation, answer.as_ref().err());
-        }
-        self.count(name, answer.is_ok());
-        let answer = answer.map(|plugin| self.put_in_force(name, plugin, generation));
-        self.publish(&records);
-        match &answer {
-            Ok(()) => info!(plugin = name, %version, generation, "plugin swapped"),
-            Err(error) => {
-                error!(plugin = name, %version, "the version in force stays: {error}");
-            }
-        }
-        answer.map(|()| version)
+    fn family(&self, name: &str) -> Option<Arc<Family>> {
+        self.books().families.get(name).cloned()
     }
 
-    fn put_in_force(&self, name: &str, plugin: Plugin, generation: u64) {
-        let mut by_name = self.snapshot().by_name.clone();
-        by_name.insert(name.into(), Arc::new(plugin));
-        self.0.current.store(Arc::new(Plugins { generation, by_name }));
+    /// Replaces a version, and writes down that it did.
+    fn put_in_force(
+        &self,
+        books: &mut Books,
+        name: &str,
+        plugin: Arc<Plugin>,
+        entry: Entry,
+    ) -> ReloadStatus {
+        let now = self.snapshot();
+        let (generation, mut by_name) = (now.generation + 1, now.by_name.clone());
+        by_name.insert(name.into(), plugin);
+        let record = books.records.entry(name.into()).or_default();
+        let done = record.note(entry, generation);
+        // First on disk: after a power cut the version is in force that was shown to be.
+        self.keep(name, record);
+        self.publish_set(Plugins { generation, by_name });
+        self.count(name, Outcome::InForce);
+        self.protect(books);
+        self.publish(books);
+        done
+    }
+
+    fn publish_set(&self, plugins: Plugins) {
+        let generation = plugins.generation;
+        self.0.current.store(Arc::new(plugins));
         self.0.metrics.plugin_generation.set(generation.cast_signed());
         self.0.generation.send_replace(generation);
+    }
+
+    /// Writes down what was not put in force.
+    fn note(&self, name: &str, entry: Entry) -> ReloadStatus {
+        let mut books = self.books();
+        let outcome = entry.outcome;
+        let record = books.records.entry(name.into()).or_default();
+        let generation = record.generation;
+        let done = record.note(entry, generation);
+        self.keep(name, record);
+        self.count(name, outcome);
+        self.protect(&books);
+        self.publish(&books);
+        done
+    }
+
+    fn keep(&self, name: &str, record: &Record) {
+        self.0.memory.keep(name, &record.kept);
+        let waiting = i64::from(record.kept.waiting.is_some());
+        self.0.metrics.plugin_waiting.get_or_create(&Name { name: name.into() }).set(waiting);
     }
 
     fn version_of(&self, name: &str) -> Option<Version> {
         self.0.current.load().by_name.get(name).map(|plugin| *plugin.version())
     }
 
-    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
-        self.0.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, name: &str, taken: bool) {
-        let outcome = if taken { "ok" } else { "refused" };
-        let labels = Outcome { name: name.into(), outcome };
-        self.0.metrics.plugin_reloads.get_or_create(&labels).inc();
+    fn count(&self, name: &str, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::InForce => "ok",
+            Outcome::Refused => "refused",
+            Outcome::Waiting => "waiting",
+        };
+        self.0.metrics.plugin_reloads.get_or_create(&labels(name, outcome)).inc();
     }
 
-    fn publish(&self, records: &BTreeMap<String, Record>) {
+    fn count_roll_back(&self, name: &str, why: Why) {
+        let outcome = match why {
+            Why::Automatic => "automatic",
+            Why::RollBack => "asked",
+            _ => return,
+        };
+        self.0.metrics.plugin_rollbacks.get_or_create(&labels(name, outcome)).inc();
+    }
+
+    fn count_shadow(&self, name: &str, report: &ShadowReport) {
+        let (events, differ) = (report.events(), report.differ());
+        for (outcome, count) in [("same", events.saturating_sub(differ)), ("different", differ)] {
+            let counter = self.0.metrics.plugin_shadow_events.get_or_create(&labels(name, outcome));
+            counter.inc_by(count);
+        }
+    }
+
+    /// The files of what may be wanted again stay.
+    fn protect(&self, books: &Books) {
+        if let Some(cache) = self.0.engine.cache() {
+            let versions = books.records.values().flat_map(Record::versions);
+            cache.protect(versions.filter_map(Version::from_hex).collect());
+        }
+    }
+
+    fn publish(&self, books: &Books) {
         let plugins = self.snapshot();
         let status = |(name, record): (&String, &Record)| {
             let plugin = plugins.by_name.get(name)?;
-            let path = self.0.families.get(name)?.config.path.display().to_string();
+            let path = books.families.get(name)?.config.path.display().to_string();
             Some(record.status(plugin, path))
         };
-        self.0.statuses.send_replace(records.iter().filter_map(status).collect());
+        self.0.statuses.send_replace(books.records.iter().filter_map(status).collect());
     }
+}
+
+fn labels(name: &str, outcome: &'static str) -> Labels {
+    Labels { name: name.into(), outcome }
 }
 
 fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {
@@ -191,10 +278,6 @@ fn family(name: String, config: Config, metrics: &Arc<Metrics>) -> Family {
         name,
         config,
     }
-}
-
-fn first(engine: &Engine, family: &Family) -> Result<Plugin, LoadError> {
-    family.load(engine, &read(family)?)
 }
 
 fn read(family: &Family) -> Result<Vec<u8>, LoadError> {
@@ -215,48 +298,9 @@ fn unknown(name: &str) -> LoadError {
     }
 }
 
-fn loaded(plugin: &Arc<Plugin>) -> (String, Record) {
+fn loaded(begun: &Begun) {
+    let plugin = &begun.plugin;
     info!(plugin = plugin.name(), version = %plugin.version(), "plugin loaded");
-    let history = VecDeque::with_capacity(LONGEST_HISTORY);
-    let mut record = Record { since: 0, generation: 1, history };
-    record.note(*plugin.version(), 1, None);
-    (plugin.name().into(), record)
-}
-
-impl Record {
-    fn note(&mut self, version: Version, generation: u64, error: Option<&LoadError>) {
-        let time = now();
-        if error.is_none() {
-            (self.since, self.generation) = (time, generation);
-        }
-        self.history.truncate(LONGEST_HISTORY - 1);
-        self.history.push_front(ReloadStatus {
-            time,
-            version: version.to_string(),
-            error: error.map(|error| error.reason.to_string()),
-        });
-    }
-
-    fn status(&self, plugin: &Plugin, path: String) -> PluginStatus {
-        let description = plugin.description();
-        PluginStatus {
-            name: plugin.name().into(),
-            version: plugin.version().to_string(),
-            describes: format!("{} {}", description.name, description.version),
-            language: plugin.language().map(Into::into),
-            size: plugin.size(),
-            path,
-            since: self.since,
-            generation: self.generation,
-            history: self.history.iter().cloned().collect(),
-        }
-    }
-}
-
-/// Microseconds since 1970-01-01 UTC.
-fn now() -> i64 {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

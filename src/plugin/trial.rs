@@ -56,7 +56,8 @@ impl Family {
     fn prove(&self, program: Arc<Program>) -> Result<Plugin, Reason> {
         let description = self.describe(&program)?;
         let config = serde_json::Value::Object(self.config.config.clone()).to_string();
-        let plugin = Plugin { program, config, description };
+        let (seen, failed) = Default::default();
+        let plugin = Plugin { program, config, description, seen, failed };
         let mut instance = plugin
             .instantiate(0, 1, true, scratch(self.config.allow))
             .map_err(|error| Reason::Call { call: "init", error })?;

@@ -79,7 +79,7 @@ fn notices(registry: &Registry, wake: SyncSender<()>) -> anyhow::Result<Notices>
     };
     let mut notices = new_debouncer(SETTLE, None, handler).context("watch plugins")?;
     for (name, path) in registry.files() {
-        for folder in folders(path) {
+        for folder in folders(&path) {
             notices.watch(&folder, RecursiveMode::NonRecursive).with_context(|| {
                 format!(
                     "plugin {name}: folder {} cannot be watched; it must be there before walmill \
@@ -132,9 +132,8 @@ impl Looker {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let registry = self.registry.clone();
-            for (name, path) in registry.files() {
-                self.look(name, path);
+            for (name, path) in self.registry.files() {
+                self.look(&name, &path);
             }
         }
     }

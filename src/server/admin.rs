@@ -4,18 +4,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::Server;
-use super::problem::{Problem, name_in_path};
+use super::{Latest, Server};
 use crate::metrics::Name;
-use crate::model::status::{PluginStatus, SnapshotProgress, SourceState, SourceStatus};
+use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
 use crate::model::{ByteSize, Finding};
 
 /// `GET /livez`: this process answers.
@@ -37,7 +34,7 @@ pub(super) async fn ready(State(server): State<Arc<Server>>) -> Response {
     let state = &server.state;
     let mut checks = vec![source_check(&state.source.borrow())];
     checks.extend(budget_check(&state.source.borrow()));
-    checks.extend(state.pipelines.iter().map(|pipeline| {
+    checks.extend(state.pipelines.borrow().iter().map(|pipeline| {
         let pipeline = pipeline.borrow();
         let message = pipeline.stopped.clone();
         Check {
@@ -132,6 +129,7 @@ pub(super) async fn status(State(server): State<Arc<Server>>) -> Json<Value> {
         "pipelines": latest(&state.pipelines),
         "outputs": latest(&state.outputs),
         "streams": list_streams(&server),
+        "reload": *state.reloads.last.borrow(),
         "clients": { "websocket": clients("websocket"), "sse": clients("sse") },
         "dead_letters": state.metrics.dead_letters.get(),
     }))
@@ -143,29 +141,8 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn latest<T: Clone>(parts: &[watch::Receiver<T>]) -> Vec<T> {
-    parts.iter().map(|part| part.borrow().clone()).collect()
-}
-
-/// `GET /api/v1/plugins`
-pub(super) async fn plugins(State(server): State<Arc<Server>>) -> Json<Value> {
-    Json(json!({ "plugins": *server.state.plugins.borrow() }))
-}
-
-/// `GET /api/v1/plugins/{name}`
-pub(super) async fn plugin(
-    State(server): State<Arc<Server>>,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Json<PluginStatus>, Problem> {
-    let name = name_in_path(path)?;
-    let plugins = server.state.plugins.borrow();
-    plugins.iter().find(|plugin| plugin.name == name).cloned().map(Json).ok_or_else(|| {
-        let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        let finding =
-            Finding::error("unknown-plugin", name.as_str(), format!("there is no plugin `{name}`"))
-                .suggest(format!("the plugins are: {}", names.join(", ")));
-        Problem::not_found(finding)
-    })
+pub(super) fn latest<T: Clone>(parts: &Latest<T>) -> Vec<T> {
+    parts.borrow().iter().map(|part| part.borrow().clone()).collect()
 }
 
 /// `GET /api/v1/pipelines`

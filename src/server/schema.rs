@@ -21,7 +21,7 @@ pub(super) async fn accept(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
     let name = name_in_path(path)?;
-    let pipelines = &server.state.pipelines;
+    let pipelines = server.state.pipelines.borrow().clone();
     let Some(pipeline) = pipelines.iter().find(|pipeline| pipeline.borrow().name == name) else {
         let names: Vec<String> =
             pipelines.iter().map(|pipeline| pipeline.borrow().name.clone()).collect();

@@ -368,6 +368,13 @@ impl Log {
         Ok(found.map_or(0, |entry| end.saturating_sub(entry.header.start)))
     }
 
+    /// Everything up to here may be left out by who wants the last so many bytes.
+    pub(super) fn place_back(&self, bytes: u64) -> Result<Offset, StoreError> {
+        let end = self.ends().end;
+        let found = self.find(|entry| entry.start.saturating_add(bytes) >= end)?;
+        Ok(found.map_or_else(|| self.purged(), |entry| entry.header.before))
+    }
+
     /// Writes what is in memory to files.
     #[cfg(test)]
     pub(super) fn write_out(&self) -> Result<(), StoreError> {

@@ -1,7 +1,8 @@
 //! The console in a real browser.
 
 use walmill::model::Secret;
-use walmill::model::status::{PluginStatus, ReloadStatus, SourceState};
+use walmill::model::plugin::{Outcome, ReloadStatus, Why};
+use walmill::model::status::{PluginStatus, SourceState};
 use walmill::server::Config;
 use walmill::store;
 
@@ -12,7 +13,13 @@ fn plugin() -> PluginStatus {
     let reload = |version: &str, error: Option<&str>| ReloadStatus {
         time: 1_795_490_000_000_000,
         version: version.into(),
+        digest: version.repeat(6)[..64].into(),
+        why: Why::File,
+        outcome: if error.is_some() { Outcome::Refused } else { Outcome::InForce },
         error: error.map(str::to_owned),
+        reason: None,
+        replaced: None,
+        shadow: None,
     };
     PluginStatus {
         name: "redact".into(),
@@ -23,6 +30,9 @@ fn plugin() -> PluginStatus {
         path: "plugins/redact.wasm".into(),
         since: 1_795_490_000_000_000,
         generation: 1,
+        waiting: None,
+        note: None,
+        max_size: 32 << 20,
         history: vec![
             reload("ffffffffffff", Some("the file is no WebAssembly module")),
             reload("0a1b2c3d4e5f", None),

@@ -26,6 +26,9 @@ pub fn load(engine: &Engine, plugin: &str, config: &toml::Table) -> Result<Arc<P
         config: toml::Value::Table(config.clone()).try_into().expect("a config table"),
         limits: Default::default(),
         allow: Default::default(),
+        shadow: Default::default(),
+        promote: Default::default(),
+        rollback: Default::default(),
     };
     let configs = BTreeMap::from([(plugin.to_owned(), config)]);
     match Registry::open(engine, configs, Arc::new(Metrics::new())) {

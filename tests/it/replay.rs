@@ -5,8 +5,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::process::Walmill;
+use crate::support::stamp::{save, stamp};
 use crate::support::{clients, cluster, connect, execute};
-use crate::swap::{CONFIG, in_force_after, save, stamp};
+use crate::swap::{CONFIG, in_force_after};
 
 /// Runs a command of walmill's beside the one that runs: its exit code, stdout and stderr.
 fn walmill(of: &Walmill, arguments: &[&str]) -> (i32, String, String) {

@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod replica;
 pub mod servers;
 pub mod serving;
+pub mod stamp;
 pub mod streaming;
 pub mod turmoil;
 pub mod workload;

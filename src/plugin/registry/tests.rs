@@ -3,7 +3,9 @@ use std::sync::Mutex;
 
 use super::super::guests::{FINDINGS, Folder, Guest, PASS, batch, config, open, relation};
 use super::super::{CallError, NoState};
+use super::record::LONGEST_HISTORY;
 use super::*;
+use crate::model::plugin::PluginRecord;
 
 /// Like [`PASS`], but another file; and it drops.
 const DROP: Guest = Guest {
@@ -141,4 +143,84 @@ fn an_offer_for_a_plugin_that_is_not_configured_is_refused() {
     let folder = Folder::new();
     let error = registry(&folder).offer("other", PASS.bytes()).unwrap_err();
     assert!(matches!(error.reason, Reason::NotConfigured(_)));
+}
+
+/// Records of a run before.
+#[derive(Default)]
+struct Kept(Mutex<BTreeMap<String, PluginRecord>>);
+
+impl Memory for Kept {
+    fn recall(&self, plugin: &str) -> Option<PluginRecord> {
+        self.0.lock().unwrap().get(plugin).cloned()
+    }
+
+    fn keep(&self, plugin: &str, record: &PluginRecord) {
+        self.0.lock().unwrap().insert(plugin.into(), record.clone());
+    }
+}
+
+/// A registry as a new process has it.
+fn started(folder: &Folder, memory: &Arc<Kept>) -> Registry {
+    let cache = folder.join("compiled");
+    let configs = BTreeMap::from([(
+        "guest".to_owned(),
+        Config { path: folder.join("guest.wasm"), ..config() },
+    )]);
+    let engine = Engine::new(Some(&cache)).unwrap();
+    Registry::open_with(&engine, configs, Arc::new(Metrics::new()), memory.clone())
+        .unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+fn in_force(registry: &Registry) -> Version {
+    *registry.snapshot().by_name["guest"].version()
+}
+
+#[test]
+fn what_was_uploaded_is_in_force_after_a_restart_until_the_file_changes() {
+    let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
+    let [pass, drop] = [PASS, DROP].map(|guest| guest.bytes());
+    fs::write(folder.join("guest.wasm"), &pass).unwrap();
+    started(&folder, &memory).offer_as("guest", &drop, Why::Upload).unwrap();
+    let again = started(&folder, &memory);
+    assert_eq!(in_force(&again), Version::of(&drop));
+    assert_eq!(again.offer_as("guest", &pass, Why::File).unwrap(), Offered::Known);
+    assert_eq!(again.statuses().borrow()[0].history.len(), 2, "a restart is no news");
+    let third = Guest { process: "nop", ..PASS }.bytes();
+    fs::write(folder.join("guest.wasm"), &third).unwrap();
+    assert_eq!(in_force(&started(&folder, &memory)), Version::of(&third));
+}
+
+#[test]
+fn the_file_takes_over_where_the_version_in_force_is_not_kept_any_more() {
+    let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
+    let [pass, drop] = [PASS, DROP].map(|guest| guest.bytes());
+    fs::write(folder.join("guest.wasm"), &pass).unwrap();
+    started(&folder, &memory).offer_as("guest", &drop, Why::Upload).unwrap();
+    fs::remove_dir_all(folder.join("compiled")).unwrap();
+    let again = started(&folder, &memory);
+    assert_eq!(in_force(&again), Version::of(&pass));
+    let status = again.statuses().borrow()[0].clone();
+    let reason = status.history[0].reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("is not kept any more"), "{reason}");
+    let error = again.roll_back("guest", Some(&Version::of(&drop).hex())).unwrap_err();
+    assert_eq!(error.code, "unknown-version", "{error}");
+}
+
+#[test]
+fn a_version_is_named_by_digits_that_only_it_has() {
+    let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
+    fs::write(folder.join("guest.wasm"), PASS.bytes()).unwrap();
+    let registry = started(&folder, &memory);
+    registry.offer("guest", DROP.bytes()).unwrap();
+    let code = |wish: Option<&str>| registry.roll_back("guest", wish).map_err(|error| error.code);
+    assert_eq!(code(Some("ab")).unwrap_err(), "unknown-version");
+    assert_eq!(code(Some("zzzz")).unwrap_err(), "unknown-version");
+    assert_eq!(code(Some(&Version::of(&DROP.bytes()).hex())).unwrap_err(), "in-force");
+    assert_eq!(registry.roll_back("gest", None).unwrap_err().code, "unknown-plugin");
+    assert_eq!(code(None).unwrap().why, Why::RollBack);
+    assert_eq!(in_force(&registry), Version::of(&PASS.bytes()));
+    assert_eq!(code(None).unwrap_err(), "nothing-to-roll-back", "the other was taken back");
+    assert_eq!(registry.promote("guest", None).unwrap_err().code, "nothing-waits");
+    let (version, file) = registry.pull("guest", None).unwrap();
+    assert_eq!((version, file), (Version::of(&PASS.bytes()).hex(), PASS.bytes()));
 }

@@ -106,7 +106,8 @@ function Plugin({ plugin, now }) {
       <div class="counts"><span>${plugin.describes}</span><span>${bytes(plugin.size)}</span><span><code>${plugin.path}</code></span></div>
       ${last?.error && html`
         <p class="notice warn"><strong><code>${last.version}</code> was refused ${ago(last.time, now)};</strong> the version above keeps running.<br />${last.error}</p>`}
-      ${last && !last.error && plugin.history.length > 1 && html`<p class="good">reloaded ${ago(last.time, now)}</p>`}
+      ${plugin.note && html`<p class="notice warn">${plugin.note}</p>`}
+      ${last?.outcome === 'in-force' && last.replaced && html`<p class="good">reloaded ${ago(last.time, now)}${last.reason && `: ${last.reason}`}</p>`}
     </li>`;
 }
 

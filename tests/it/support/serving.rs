@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use walmill::metrics::Metrics;
 use walmill::model::backfill::Backfills;
 use walmill::model::event::Events;
+use walmill::model::reload::Reloads;
 use walmill::model::status::{PipelineStatus, PluginStatus, SourceState, SourceStatus};
 use walmill::model::{Cursor, EventId, EventsBuilder, Lsn, Offset};
 use walmill::server::{self, Config, State};
@@ -71,8 +72,10 @@ impl Serving {
             source: source_seen,
             backfills: no_backfills(),
             plugins: plugins_seen,
-            pipelines: vec![pipeline_seen],
-            outputs: Vec::new(),
+            plugin_requests: mpsc::channel(1).0,
+            pipelines: watch::channel(vec![pipeline_seen]).1,
+            outputs: watch::channel(Vec::new()).1,
+            reloads: Reloads { requests: mpsc::channel(1).0, last: watch::channel(None).1 },
         };
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..config };
         let listener = server::bind(&config).await.expect("bind");
