@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::{Latest, Server};
 use crate::metrics::Name;
+use crate::model::ByteSize;
 use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
-use crate::model::{ByteSize, Finding};
 
 /// `GET /livez`: this process answers.
 pub(super) async fn alive() -> Json<Value> {
