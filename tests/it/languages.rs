@@ -45,11 +45,15 @@ const WITH_CONFIG: [&str; 2] = ["orders", "orders-config"];
 const WITHOUT_CONFIG: [&str; 1] = ["orders"];
 
 languages! {
-    rust_answers_as_all_do("rust", WITH_CONFIG);
+    assemblyscript_answers_as_all_do("assemblyscript", WITH_CONFIG);
     c_answers_as_all_do("c", WITH_CONFIG);
     cpp_answers_as_all_do("cpp", WITH_CONFIG);
-    zig_answers_as_all_do("zig", WITH_CONFIG);
     d_answers_as_all_do("d", WITHOUT_CONFIG);
+    javascript_answers_as_all_do("javascript", WITH_CONFIG);
     nim_answers_as_all_do("nim", WITHOUT_CONFIG);
+    python_answers_as_all_do("python", WITH_CONFIG);
+    rust_answers_as_all_do("rust", WITH_CONFIG);
+    typescript_answers_as_all_do("typescript", WITH_CONFIG);
+    zig_answers_as_all_do("zig", WITH_CONFIG);
     webassembly_by_hand_is_a_filter("wat", ["../wat/tests/filter"]);
 }
