@@ -70,7 +70,8 @@ impl Streams {
         for (&offset, key) in offsets.iter().zip(keys) {
             let (id, subject) = (EventId(offset), key.trim_end_matches('\0'));
             let json = serde_json::json!({ "specversion": "1.0", "id": id.to_string(),
-                "type": "walmill.row.insert", "subject": subject, "stream": stream });
+                "type": "walmill.row.insert", "subject": subject, "stream": stream,
+                "data": { "key": subject } });
             events.push(
                 offset,
                 |out| out.extend(key.as_bytes()),
