@@ -13,22 +13,9 @@ use crate::model::status::OutputStatus;
 use crate::output::{self, Output, deliver};
 use crate::store::{Store, StoreError};
 
-/// Outputs that are the same in both configs, by name. Each kind has its line here and in
-/// [`prepare`].
+/// Outputs that are the same in both configs, by name.
 pub(super) fn kept(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (&old.outputs, &new.outputs);
-    let mut kept = Vec::new();
-    keep(&mut kept, &old.webhook, &new.webhook, |config| &config.name);
-    keep(&mut kept, &old.nats, &new.nats, |config| &config.delivery.name);
-    keep(&mut kept, &old.redis, &new.redis, |config| &config.delivery.name);
-    #[cfg(feature = "kafka")]
-    keep(&mut kept, &old.kafka, &new.kafka, |config| &config.delivery.name);
-    kept
-}
-
-fn keep<T: PartialEq>(kept: &mut Vec<String>, old: &[T], new: &[T], name: impl Fn(&T) -> &str) {
-    let same = new.iter().filter(|config| old.contains(config));
-    kept.extend(same.map(|config| name(config).to_owned()));
+    new.outputs.same_in(&old.outputs)
 }
 
 /// Makes the outputs of a config, but for those that run already.

@@ -21,7 +21,8 @@ pub struct Replay {
     /// Up to this place, and with it.
     #[serde(serialize_with = "to_text", deserialize_with = "from_text")]
     pub to: Offset,
-    /// Only of transactions that committed at this time or later, microseconds since 1970-01-01 UTC.
+    /// Only of transactions that committed at this time or later, in microseconds since
+    /// 1970-01-01 UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<i64>,
     /// Only of transactions that committed at this time or earlier.

@@ -55,7 +55,7 @@ impl<'a> Envelope<'a> {
     /// It is no JSON, which a plugin's own `data` can bring about; it is refused then.
     pub fn read(record: &'a EventRecord) -> Result<Self, DeliverError> {
         let refused = |cause: anyhow::Error| DeliverError::Refused {
-            event: EventId(record.offset),
+            event: record.id(),
             cause: cause.context("the event is no CloudEvent in JSON"),
             answer: String::new(),
         };
@@ -67,7 +67,7 @@ impl<'a> Envelope<'a> {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> EventId {
-        EventId(self.record.offset)
+        self.record.id()
     }
 
     /// The value of an attribute; empty if it has none of this name.

@@ -257,7 +257,7 @@ impl Output for Kafka {
                 Ok(Err(error)) => {
                     let pending = state.pending.remove(&name);
                     let alone = pending.is_some_and(|pending| pending.alone);
-                    let error = self.judge(EventId(event.offset), &error, alone);
+                    let error = self.judge(event.id(), &error, alone);
                     self.renew(&mut state).await;
                     error
                 }

@@ -186,7 +186,7 @@ impl Output for Nats {
         let mut sent = Vec::with_capacity(events.len());
         let stopped = self.send(&context, events, &mut sent).await;
         for Sent { index, ack } in sent {
-            let event = EventId(events[index].offset);
+            let event = events[index].id();
             let answer = tokio::select! {
                 answer = ack.into_future() => answer.map_err(|error| judge(event, error)),
                 _ = lost.changed() => Err(not_connected(&lost.borrow())),

@@ -154,6 +154,8 @@ impl Transform {
         self.again = true;
         let done = self.apply(batch);
         self.again = false;
+        // What fails on what is old is no reason to take a new version back.
+        self.broken.clear();
         done
     }
 

@@ -151,7 +151,7 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn latest<T: Clone>(parts: &Latest<T>) -> Vec<T> {
+pub(super) fn latest<T: Clone>(parts: &Latest<T>) -> Vec<T> {
     parts.borrow().iter().map(|part| part.borrow().clone()).collect()
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Server;
+use super::admin::latest;
 use super::problem::{Parameters, Problem, name_in_path};
 use crate::model::Finding;
 use crate::store::StoreError;
@@ -109,9 +110,9 @@ pub(super) async fn retry(
     let filter = filter_in(&body)?;
     let state = &server.state;
     let pipelines: Vec<String> =
-        state.pipelines.borrow().iter().map(|pipeline| pipeline.borrow().name.clone()).collect();
+        latest(&state.pipelines).into_iter().map(|pipeline| pipeline.name).collect();
     let outputs: Vec<String> =
-        state.outputs.borrow().iter().map(|output| output.borrow().name.clone()).collect();
+        latest(&state.outputs).into_iter().map(|output| output.name).collect();
     let can = move |owner: Owner<'_>| match owner {
         Owner::Pipeline(name) => pipelines.iter().any(|known| known == name),
         Owner::Output(name) => outputs.iter().any(|known| known == name),

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Server;
+use super::admin::latest;
 use super::problem::Problem;
 use crate::model::finding::did_you_mean;
 use crate::model::replay::{Part, Replay, ReplayState};
@@ -124,13 +125,11 @@ fn known(server: &Server, part: &Part) -> Result<(), Problem> {
     let state = &server.state;
     let (kind, name, names): (_, _, Vec<String>) = match part {
         Part::Pipeline(name) => {
-            let pipelines = state.pipelines.borrow();
-            let names = pipelines.iter().map(|status| status.borrow().name.clone());
+            let names = latest(&state.pipelines).into_iter().map(|pipeline| pipeline.name);
             ("pipeline", name, names.collect())
         }
         Part::Output(name) => {
-            let outputs = state.outputs.borrow();
-            let names = outputs.iter().map(|status| status.borrow().name.clone());
+            let names = latest(&state.outputs).into_iter().map(|output| output.name);
             ("output", name, names.collect())
         }
     };

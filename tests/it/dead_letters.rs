@@ -5,8 +5,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::process::Walmill;
+use crate::support::stamp::{save, stamp, stamp_with};
 use crate::support::{clients, cluster, connect, execute};
-use crate::support::stamp::{broken, save, stamp};
 use crate::swap::{CONFIG, in_force_after};
 
 /// Runs a command of walmill's beside the one that runs: its exit code, stdout and stderr.
@@ -31,7 +31,7 @@ async fn with_three_letters(cluster: &walmill::cluster::Cluster) -> Walmill {
     let database = connect(cluster).await;
     execute(&database, "CREATE TABLE ticks (id bigint PRIMARY KEY)").await;
     let mut running = Walmill::prepare(CONFIG, &cluster.url());
-    save(running.folder(), &broken(), true);
+    save(running.folder(), &stamp_with(0, "(unreachable)"), true);
     running.launch();
     running.ready().await;
     execute(&database, "INSERT INTO ticks VALUES (1), (2), (3)").await;

@@ -5,8 +5,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::process::Walmill;
-use crate::support::{clients, cluster, connect, execute};
 use crate::support::stamp::{save, stamp};
+use crate::support::{clients, cluster, connect, execute};
 use crate::swap::{CONFIG, in_force_after};
 
 /// Runs a command of walmill's beside the one that runs: its exit code, stdout and stderr.
@@ -108,9 +108,13 @@ async fn a_replay_that_a_crash_interrupts_goes_on_and_doubles_nothing() {
     let cluster = cluster();
     let (mut running, _) = with_six_rows(&cluster).await;
     let database = connect(&cluster).await;
-    execute(&database, "INSERT INTO ticks SELECT generate_series(7, 30000)").await;
-    let end = |events: &[Value]| told(events).last().is_some_and(|(row, ..)| *row == 30_000);
-    clients::sse(running.port(), "ticks", end).await;
+    execute(&database, "INSERT INTO ticks SELECT generate_series(7, 20000)").await;
+    let last_is = |row: i64| {
+        move |events: &[Value]| {
+            events.last().is_some_and(|event| event["data"]["record"]["id"] == row)
+        }
+    };
+    clients::sse(running.port(), "ticks", last_is(20_000)).await;
     let ask = ["replay", "--pipeline", "ticks", "--from", "earliest", "--no-wait"];
     assert_eq!(walmill(&running, &ask).0, 0);
     running.kill();
@@ -118,11 +122,10 @@ async fn a_replay_that_a_crash_interrupts_goes_on_and_doubles_nothing() {
     running.ready().await;
     let done = |answer: &Value| answer["replays"][0]["state"] == "done";
     running.wait_for("/api/v1/replay", done).await;
-    execute(&database, "INSERT INTO ticks VALUES (30001)").await;
-    let end = |events: &[Value]| told(events).last().is_some_and(|(row, ..)| *row == 30_001);
-    let events = clients::sse(running.port(), "ticks", end).await;
+    execute(&database, "INSERT INTO ticks VALUES (20001)").await;
+    let events = clients::sse(running.port(), "ticks", last_is(20_001)).await;
     let replayed: Vec<i64> =
         told(&events).iter().filter(|(.., again)| *again).map(|(row, ..)| *row).collect();
-    assert_eq!(replayed, (1..=30_000).collect::<Vec<_>>());
-    assert_eq!(running.json("/api/v1/replay").await["replays"][0]["events"], json!(30_000));
+    assert_eq!(replayed, (1..=20_000).collect::<Vec<_>>());
+    assert_eq!(running.json("/api/v1/replay").await["replays"][0]["events"], json!(20_000));
 }

@@ -60,7 +60,7 @@ impl Streams {
                 "id": id.to_string(), "type": "walmill.row.insert", "subject": subject,
                 "datacontenttype": "application/json", "stream": stream,
                 "data": { "schema": "public", "table": "orders", "op": "insert",
-                    "key": { "id": 1 }, "record": row, "old_record": null, "unchanged": [] } });
+                    "key": { "id": subject }, "record": row, "old_record": null, "unchanged": [] } });
             events.push(
                 offset,
                 |out| out.extend(key.as_bytes()),
