@@ -1,10 +1,10 @@
 //! A pipeline over a real store, with changes as PostgreSQL would send them and plugins that fail
 //! in every way.
 
+mod again;
 mod limits;
 mod replay;
 mod shadow;
-mod again;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -38,7 +38,10 @@ impl Summary {
     pub fn of(bytes: &[u8]) -> Result<Self, Reason> {
         let (form, whole) = match inspect::sort(bytes) {
             Sort::Component => ("component", Cow::Borrowed(bytes)),
-            Sort::Module => ("core module", Cow::Owned(component::component_of(WORLDS, Preview1::Empty, bytes)?)),
+            Sort::Module => (
+                "core module",
+                Cow::Owned(component::component_of(WORLDS, Preview1::Empty, bytes)?),
+            ),
             Sort::Other(what) => return Err(Reason::NotWasm(what)),
         };
         let contents =

@@ -14,8 +14,8 @@ use super::auth::Reader;
 use super::problem::Problem;
 use super::{Latest, Server};
 use crate::metrics::Name;
-use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
 use crate::model::ByteSize;
+use crate::model::status::{SnapshotProgress, SourceState, SourceStatus};
 
 /// `GET /livez`: this process answers.
 pub(super) async fn alive() -> Json<Value> {

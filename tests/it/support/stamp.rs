@@ -10,11 +10,6 @@ pub fn stamp(version: u32) -> Vec<u8> {
     stamp_with(version, "")
 }
 
-/// The same, but every call ends in a trap.
-pub fn broken() -> Vec<u8> {
-    stamp_with(0, "(unreachable)")
-}
-
 /// The same, with code that runs at the start of `process`.
 pub fn stamp_with(version: u32, process: &str) -> Vec<u8> {
     let text = format!(
