@@ -1,5 +1,5 @@
 //! What an event costs in a plugin: the real stage of a pipeline with the real host, by plugin and
-//! size of the batch. `docs/plugin-cost.md` has the figures and what is wanted of them.
+//! size of the batch.
 //!
 //!     scripts/build-plugins && scripts/build-examples javascript
 //!     WALMILL_PLUGINS=target/plugins cargo bench --bench boundary

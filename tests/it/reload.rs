@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio_postgres::Client;
+use walmill::plugin::Version;
 
 use crate::support::clients::{self, Receiver};
 use crate::support::process::Walmill;
@@ -156,6 +157,8 @@ async fn pipelines_come_go_and_change_under_load_and_nothing_is_lost_or_doubled(
     }
     configs.write(&walmill, |base| format!("{base}{SECOND}"));
     assert_eq!(reload(&walmill).await.0, 200);
+    let last = Version::of(&stamp(ROUNDS)).to_string();
+    walmill.wait_for("/api/v1/plugins/stamp", |plugin| plugin["version"] == *last).await;
     stop.store(true, Ordering::Relaxed);
     let rows = writer.await.expect("the writer");
     let events = reader.await.expect("the reader");

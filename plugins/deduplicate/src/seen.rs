@@ -99,9 +99,10 @@ mod tests {
     fn a_key_counts_again_when_the_window_is_over() {
         let mut shelf = Shelf::default();
         let mut at = |digest, time| shelf.is_repeat(digest, time, 10);
-        assert_eq!([at(1, 100), at(1, 109), at(2, 109), at(1, 110), at(1, 111)], [
-            false, true, false, false, true
-        ]);
+        assert_eq!(
+            [at(1, 100), at(1, 109), at(2, 109), at(1, 110), at(1, 111)],
+            [false, true, false, false, true]
+        );
     }
 
     #[test]

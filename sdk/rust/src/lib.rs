@@ -77,9 +77,9 @@ pub use bindings::exports::walmill::plugin::lifecycle::Finding;
 pub use bindings::walmill::plugin::types::{Column, OutColumn, Plan, Relation, Shape};
 pub use config::{Config, did_you_mean};
 pub use plan::column;
+pub use relation::{Needs, PerRelation, Tables, tag};
 #[doc(hidden)]
 pub use serde;
-pub use relation::{Needs, PerRelation, Tables, tag};
 pub use verdicts::{Route, RowWriter, Verdicts};
 
 /// A plugin. [`export!`] makes it the one in the file.
