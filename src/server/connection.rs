@@ -26,7 +26,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::{GRACE, Server};
-use places::Addresses;
+use places::{Addresses, Place};
 use wire::Wire;
 pub(super) use wire::{Progress, Stalled};
 
@@ -67,8 +67,8 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, server: &Arc<S
         };
         let (routes, server) = (routes.clone(), Arc::clone(server));
         open.spawn(async move {
-            serve_one(stream, peer, routes, &server).await;
-            drop((place, seat));
+            serve_one((stream, peer), seat, routes, &server).await;
+            drop(place);
         });
     }
     drop(listener);
@@ -110,7 +110,12 @@ enum Version {
     Two,
 }
 
-async fn serve_one(stream: TcpStream, peer: SocketAddr, routes: Router, server: &Server) {
+async fn serve_one(
+    (stream, peer): (TcpStream, SocketAddr),
+    seat: Place,
+    routes: Router,
+    server: &Server,
+) {
     let patience = server.config.client_timeout.duration() + GRACE;
     if let Err(error) = set_options(&stream, server.buffer(), patience) {
         debug!("set options of a connection: {error}");
@@ -121,13 +126,13 @@ async fn serve_one(stream: TcpStream, peer: SocketAddr, routes: Router, server: 
             let Ok(Ok(version)) = timeout(HEADER_TIMEOUT, first_words(&stream)).await else {
                 return;
             };
-            serve_http(Wire::new(stream, patience), version, peer, routes, server).await
+            serve_http(Wire::new(stream, patience, seat), version, peer, routes, server).await
         }
         Some(tls) => match timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let version = if is_two { Version::Two } else { Version::One };
-                serve_http(Wire::new(stream, patience), version, peer, routes, server).await
+                serve_http(Wire::new(stream, patience, seat), version, peer, routes, server).await
             }
             Ok(Err(error)) => return debug!("handshake: {error}"),
             Err(_) => return debug!("no handshake in time"),

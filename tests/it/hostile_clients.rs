@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use walmill::model::Secret;
+use walmill::model::{Period, Secret};
 use walmill::server::Config;
 use walmill::store;
 
@@ -349,4 +349,24 @@ async fn an_address_has_only_so_many_connections() {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, again).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_no_ping_has_left_and_a_hundred_who_read_nothing_disturb_nobody() {
+    let config = Config { ping: Period::from_millis(500), ..Config::default() };
+    let server = Serving::configured(config, store::Config::default()).await;
+    let silent = after_handshake(&server, &[]).await;
+    assert!(silent.starts_with(&[0x89, 0]), "it was asked: {silent:?}");
+    server.left("websocket", "error", 1).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let mut stream = open(&server).await;
+        let start = "GET /v1/streams/posts/sse?last_event_id=earliest HTTP/1.1\r\nHost: localhost";
+        stream.write_all(format!("{start}\r\n\r\n").as_bytes()).await.expect("send");
+        silent.push(stream);
+    }
+    let mut reader = server.connect().await;
+    assert_eq!(reader.subscribe(&["posts"], "latest").await["type"], "subscribed");
+    server.commit_with("posts", 50, &"x".repeat(10_000));
+    assert_eq!(reader.ids(50).await.len(), 50);
 }

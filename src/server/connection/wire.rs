@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::places::Place;
+
 /// What a connection's peer has taken, for those who judge whether it is too slow.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Progress {
@@ -49,6 +51,8 @@ pub(in crate::server) struct Stalled;
 pub(super) struct Wire<S> {
     stream: S,
     pub(super) progress: Arc<Progress>,
+    /// Of its address. It is here because a WebSocket's socket outlives its HTTP connection.
+    _place: Place,
     patience: Duration,
     /// Made at the first write that has to wait; `waiting` says whether it counts.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -56,8 +60,15 @@ pub(super) struct Wire<S> {
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, progress: Arc::default(), patience, deadline: None, waiting: false }
+    pub(super) fn new(stream: S, patience: Duration, place: Place) -> Self {
+        Self {
+            stream,
+            progress: Arc::default(),
+            _place: place,
+            patience,
+            deadline: None,
+            waiting: false,
+        }
     }
 
     /// Notes how a write went; one that waits too long becomes an error.
