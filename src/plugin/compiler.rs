@@ -20,6 +20,7 @@ use rustix::process::{Resource, Rlimit, Signal, nice, setrlimit};
 use super::engine;
 use super::error::Reason;
 use super::limits::Limits;
+use super::text::clean;
 
 /// The command that walmill starts itself under.
 pub const COMMAND: &str = "compile-plugin";
@@ -118,15 +119,18 @@ fn reason(plugin: &str, limits: &Limits, status: ExitStatus, said: &[u8]) -> Rea
     let said = String::from_utf8_lossy(said);
     let said = said.trim();
     let ended_by = |signal: Signal| status.signal() == Some(signal.as_raw());
-    let memory = ["memory allocation", "Cannot allocate memory", "os error 12"];
+    // The allocator's words, the system's for memory, and for threads, which need some.
+    let memory = ["memory allocation", "out of memory", "os error 12", "os error 11"];
     if ended_by(Signal::XCPU) || ended_by(Signal::KILL) {
         too_long(plugin, limits)
     } else if memory.iter().any(|sign| said.contains(sign)) {
         Reason::CompileMemory { limit: limits.compile_memory, plugin: plugin.into() }
     } else if status.code() == Some(FAILED) {
-        Reason::Damaged(said.into())
+        Reason::Damaged(clean(said, 500))
     } else {
-        Reason::Damaged(format!("the compiler gave up ({status})"))
+        // A panic says where in its first line, and what in the second.
+        let said = said.lines().take(2).collect::<Vec<_>>().join(" ");
+        Reason::Damaged(format!("the compiler gave up ({status}): {}", clean(&said, 500)))
     }
 }
 
