@@ -1,13 +1,17 @@
 //! What an event costs in a plugin: the real stage of a pipeline with the real host, by plugin and
-//! size of the batch.
+//! size of the batch. Times are the thread's processor time, so that other work on the machine
+//! counts less.
 //!
-//!     scripts/build-plugins && scripts/build-examples javascript
+//!     scripts/build-plugins && scripts/build-examples rust javascript
 //!     WALMILL_PLUGINS=target/plugins cargo bench --bench boundary
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use walmill::metrics::Metrics;
 use walmill::pipeline::boundary::Boundary;
@@ -32,6 +36,39 @@ const COLUMNS: [&str; 10] = [
 const ROWS: usize = 4096;
 const SIZES: [usize; 3] = [1, 16, 256];
 
+/// Processor time of the thread that calls.
+struct ThreadTime;
+
+impl Measurement for ThreadTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+    }
+
+    fn end(&self, start: Duration) -> Duration {
+        self.start() - start
+    }
+
+    fn add(&self, a: &Duration, b: &Duration) -> Duration {
+        *a + *b
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
 /// A value as PostgreSQL writes it; the last column has so many bytes.
 fn value(row: usize, column: usize, large: usize) -> Vec<u8> {
     let text = match column {
@@ -50,6 +87,11 @@ fn value(row: usize, column: usize, large: usize) -> Vec<u8> {
 
 fn folder() -> PathBuf {
     std::env::var_os("WALMILL_PLUGINS").map_or_else(|| "target/plugins".into(), PathBuf::from)
+}
+
+/// What has been compiled once is kept, so that a run for one plugin is a short one.
+fn engine() -> Engine {
+    Engine::new(Some(&folder().join("examples/compiled"))).expect("an engine")
 }
 
 /// A plugin of `scripts/build-plugins` or `scripts/build-examples`, if it has been built.
@@ -74,8 +116,8 @@ const PLUGINS: [(&str, &str, &str); 6] = [
     ("orders in JavaScript", "examples/javascript", "{}"),
 ];
 
-fn boundary(criterion: &mut Criterion) {
-    let engine = Engine::new(None).expect("an engine");
+fn boundary(criterion: &mut Criterion<ThreadTime>) {
+    let engine = engine();
     let (_folder, store) = open_store();
     for (name, file, config) in PLUGINS {
         let Some(plugin) = plugin(&engine, file, config) else { continue };
@@ -92,8 +134,8 @@ fn boundary(criterion: &mut Criterion) {
 }
 
 /// The filter looks at one column; another has 100 bytes, or 100,000.
-fn large_columns(criterion: &mut Criterion) {
-    let engine = Engine::new(None).expect("an engine");
+fn large_columns(criterion: &mut Criterion<ThreadTime>) {
+    let engine = engine();
     let (_folder, store) = open_store();
     let Some(plugin) = plugin(&engine, "filter", PLUGINS[0].2) else { return };
     let mut group = criterion.benchmark_group("a column that the plugin does not ask for");
@@ -125,5 +167,9 @@ fn open_store() -> (TempDir, Store) {
     (folder, store)
 }
 
-criterion_group!(benches, boundary, large_columns);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(ThreadTime);
+    targets = boundary, large_columns
+}
 criterion_main!(benches);

@@ -80,6 +80,7 @@ impl Span {
     pub const NONE: Self = Self { start: u32::MAX, len: 0 };
 
     /// Whether there is a row.
+    #[inline]
     #[must_use]
     pub fn is_some(self) -> bool {
         self != Self::NONE
@@ -133,12 +134,14 @@ impl Cell {
     pub const ABSENT: Self = Self::inline(tagged::ABSENT, 0);
 
     /// A tagged value without heap.
+    #[inline]
     #[must_use]
     pub const fn inline(tag: u8, data: u64) -> Self {
         Self { form: Form::Inline, tag, buffer: 0, len: 0, data }
     }
 
     /// PostgreSQL's text form, at a place in a buffer.
+    #[inline]
     #[must_use]
     pub fn text(buffer: u16, offset: usize, len: usize) -> Self {
         // A PostgreSQL value is at most 1 GiB.
@@ -146,18 +149,21 @@ impl Cell {
     }
 
     /// A tagged value's bytes, at a place in a buffer.
+    #[inline]
     #[must_use]
     pub fn heap(tag: u8, buffer: u16, offset: usize, len: usize) -> Self {
         Self { form: Form::Heap, tag, buffer, len: len as u32, data: offset as u64 }
     }
 
     /// Bytes of its value outside the cell.
+    #[inline]
     #[must_use]
     pub fn size(self) -> usize {
         self.len as usize
     }
 
     /// Whether it is the marker or NULL with this tag.
+    #[inline]
     #[must_use]
     pub fn is(self, tag: u8) -> bool {
         self.form == Form::Inline && self.tag == tag
@@ -220,18 +226,31 @@ impl Batch {
         self.cells.truncate(mark.cells);
     }
 
-    /// How many cells there are.
-    #[must_use]
-    pub fn cell_count(&self) -> usize {
+    /// Where the next row's cells start; makes room for so many.
+    pub fn begin_row(&mut self, width: usize) -> usize {
+        self.cells.reserve(width);
         self.cells.len()
     }
 
     /// Adds one cell.
+    #[inline]
     pub fn push_cell(&mut self, cell: Cell) {
         self.cells.push(cell);
     }
 
+    /// Adds again `len` cells of a row from `from` on; absent ones where it has none.
+    #[inline]
+    pub fn repeat_cells(&mut self, span: Span, from: usize, len: usize) {
+        let there = len.min((span.len as usize).saturating_sub(from));
+        if there > 0 {
+            let start = span.start as usize + from;
+            self.cells.extend_from_within(start..start + there);
+        }
+        self.cells.resize(self.cells.len() + len - there, Cell::ABSENT);
+    }
+
     /// The cells added since there were `start`, as a row's span.
+    #[inline]
     #[must_use]
     pub fn span_from(&self, start: usize) -> Span {
         // A batch is bounded in bytes, and each cell takes some in its message.
@@ -239,6 +258,7 @@ impl Batch {
     }
 
     /// A row's cells.
+    #[inline]
     #[must_use]
     pub fn cells(&self, span: Span) -> &[Cell] {
         if span.is_some() {
@@ -258,6 +278,7 @@ impl Batch {
     }
 
     /// A cell's value.
+    #[inline]
     #[must_use]
     pub fn value(&self, cell: Cell) -> Value<'_> {
         let bytes = || {
@@ -314,6 +335,7 @@ impl Table {
     }
 
     /// The kind of a column; text for a cell beyond the columns.
+    #[inline]
     #[must_use]
     pub fn kind(&self, column: usize) -> Kind {
         self.relation.columns.get(column).map_or(Kind::Text, |column| column.kind)
@@ -344,6 +366,7 @@ impl Tables {
     }
 
     /// The table at an index that [`Tables::add`] gave.
+    #[inline]
     #[must_use]
     pub fn get(&self, index: u32) -> &Arc<Table> {
         &self.tables[index as usize]

@@ -13,17 +13,21 @@ use crate::plugin::bindings;
 pub struct Shape {
     /// Index of the table that rows of this shape have.
     table: u32,
-    columns: Vec<From>,
+    /// Its columns, in order.
+    pieces: Vec<Piece>,
+    /// How many columns.
+    width: usize,
     /// Constants, one behind the other.
     fixed: Bytes,
     /// The key's columns in the input, when not all of them come through as they are.
     hidden_key: Option<Vec<usize>>,
 }
 
-/// Where a column's value comes from.
+/// Where the values of a column, or of several in a row, come from.
 #[derive(Debug, Clone, Copy)]
-enum From {
-    Input(usize),
+enum Piece {
+    /// So many columns of the input from there on: most often, most columns stay in their order.
+    Inputs(usize, usize),
     Computed,
     /// A place in the constants.
     Fixed(usize, usize),
@@ -34,25 +38,35 @@ impl Shape {
     #[must_use]
     pub fn new(shape: &bindings::Shape, input: &Arc<Table>, tables: &mut Tables) -> Self {
         let mut fixed = Vec::new();
-        let columns: Vec<From> = shape
-            .columns
-            .iter()
-            .map(|column| match &column.source {
-                bindings::Source::Input(index) => From::Input(*index as usize),
-                bindings::Source::Computed(_) => From::Computed,
-                bindings::Source::Fixed(text) => {
-                    let start = fixed.len();
-                    fixed.extend_from_slice(text.as_bytes());
-                    From::Fixed(start, text.len())
+        let mut pieces = Vec::new();
+        for column in &shape.columns {
+            match (&column.source, pieces.last_mut()) {
+                (bindings::Source::Input(index), Some(Piece::Inputs(from, len)))
+                    if *from + *len == *index as usize =>
+                {
+                    *len += 1;
                 }
-            })
-            .collect();
+                (bindings::Source::Input(index), _) => {
+                    pieces.push(Piece::Inputs(*index as usize, 1));
+                }
+                (bindings::Source::Computed(_), _) => pieces.push(Piece::Computed),
+                (bindings::Source::Fixed(text), _) => {
+                    pieces.push(Piece::Fixed(fixed.len(), text.len()));
+                    fixed.extend_from_slice(text.as_bytes());
+                }
+            }
+        }
         let comes_through = |key: &usize| {
-            columns.iter().any(|column| matches!(column, From::Input(index) if index == key))
+            let holds = |column: &bindings::OutColumn| match column.source {
+                bindings::Source::Input(index) => index as usize == *key,
+                bindings::Source::Computed(_) | bindings::Source::Fixed(_) => false,
+            };
+            shape.columns.iter().any(holds)
         };
         let hides = !input.key.iter().all(comes_through);
         let table = tables.add_derived(derived(shape, &input.relation));
-        Self { table, columns, fixed: fixed.into(), hidden_key: hides.then(|| input.key.clone()) }
+        let hidden_key = hides.then(|| input.key.clone());
+        Self { table, pieces, width: shape.columns.len(), fixed: fixed.into(), hidden_key }
     }
 }
 
@@ -62,9 +76,9 @@ impl Shape {
     pub fn size(&self, batch: &Batch, row: &Row) -> u64 {
         let of_row = |span: Span| {
             let cells = batch.cells(span);
-            let inputs = self.columns.iter().filter_map(|column| match column {
-                From::Input(index) => cells.get(*index),
-                From::Computed | From::Fixed(..) => None,
+            let inputs = self.pieces.iter().flat_map(|piece| match *piece {
+                Piece::Inputs(from, len) => cells.iter().skip(from).take(len),
+                Piece::Computed | Piece::Fixed(..) => cells.iter().skip(0).take(0),
             });
             inputs.map(|cell| cell.size() as u64).sum::<u64>()
         };
@@ -128,14 +142,17 @@ fn reshape(batch: &mut Batch, shape: &Shape, span: Span, fixed: u16, computed: &
         return span;
     }
     let mut computed = computed.iter();
-    let start = batch.cell_count();
-    for column in &shape.columns {
-        let made = match *column {
-            From::Input(index) => cell(batch, span, index).unwrap_or(Cell::ABSENT),
-            From::Computed => computed.next().copied().unwrap_or(Cell::ABSENT),
-            From::Fixed(start, len) => Cell::heap(tagged::TEXT, fixed, start, len),
-        };
-        batch.push_cell(made);
+    let start = batch.begin_row(shape.width);
+    for piece in &shape.pieces {
+        match *piece {
+            Piece::Inputs(from, len) => batch.repeat_cells(span, from, len),
+            Piece::Computed => {
+                batch.push_cell(computed.next().copied().unwrap_or(Cell::ABSENT));
+            }
+            Piece::Fixed(start, len) => {
+                batch.push_cell(Cell::heap(tagged::TEXT, fixed, start, len));
+            }
+        }
     }
     batch.span_from(start)
 }

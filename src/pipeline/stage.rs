@@ -64,6 +64,8 @@ pub struct Stage {
     /// By index of the table.
     plans: Vec<Planned>,
     input: bindings::Batch,
+    /// Room for rows, kept from batch to batch.
+    room: Vec<Row>,
     /// What the plugin asked in a call of several events. From then on calls are made so that it
     /// has an answer: whatever a replay puts into one batch, the plugin is told the same.
     asked: Option<Asked>,
@@ -121,7 +123,8 @@ impl Stage {
     fn with_state(plugin: Arc<Plugin>, state: PluginState, dry_run: bool) -> Self {
         let (state, input) = (Arc::new(Mutex::new(state)), empty());
         let asked = plugin.imports_clock().then_some(Asked::Time);
-        Self { plugin, instance: None, state, plans: Vec::new(), input, asked, dry_run }
+        let (plans, room) = (Vec::new(), Vec::new());
+        Self { plugin, instance: None, state, plans, input, room, asked, dry_run }
     }
 
     /// Which plugin this is.
@@ -140,8 +143,23 @@ impl Stage {
         tables: &mut Tables,
         routes: &mut dyn Routes,
     ) -> Result<Report, StageError> {
-        let rows = std::mem::take(&mut batch.rows);
+        // What goes on takes the room of the last batch, and leaves this one's for the next.
+        let rows = std::mem::replace(&mut batch.rows, std::mem::take(&mut self.room));
         let mut report = Report::default();
+        let ran = self.run_rows(batch, tables, routes, &rows, &mut report);
+        self.room = rows;
+        self.room.clear();
+        ran.map(|()| report)
+    }
+
+    fn run_rows(
+        &mut self,
+        batch: &mut Batch,
+        tables: &mut Tables,
+        routes: &mut dyn Routes,
+        rows: &[Row],
+        report: &mut Report,
+    ) -> Result<(), StageError> {
         let mut next = 0;
         while next < rows.len() {
             let plan = match self.plan(rows[next], tables)? {
@@ -159,15 +177,15 @@ impl Stage {
                     batch.rows.push(row);
                 }
                 bindings::Mode::Call => {
-                    let end = self.call_end(batch, tables, &rows, next)?;
-                    self.call(batch, tables, routes, &rows[next..end], &mut report)?;
+                    let end = self.call_end(batch, tables, rows, next)?;
+                    self.call(batch, tables, routes, &rows[next..end], report)?;
                     next = end;
                     continue;
                 }
             }
             next += 1;
         }
-        Ok(report)
+        Ok(())
     }
 
     /// The keyed state that was written since the last time.

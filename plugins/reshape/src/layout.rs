@@ -154,6 +154,10 @@ impl Step {
             Self::Mask { mask, index, zoned } => match row.cell(*index) {
                 Cell::Null => Rendered::Null,
                 Cell::Unchanged => Rendered::Unchanged,
+                Cell::Text(text) => {
+                    mask.append(&mut scratch.made, text, salt);
+                    Rendered::Text
+                }
                 cell => {
                     scratch.value.clear();
                     if !text::append(&mut scratch.value, cell, *zoned) {

@@ -87,6 +87,13 @@ impl Verdicts {
     /// ```
     pub fn emit(&mut self, event: &Event, shape: u32) -> RowWriter<'_> {
         self.out.verdicts[event.index] = EMIT;
+        if self.out.row_events.is_empty() {
+            // Where one event is emitted, most are.
+            let events = self.out.verdicts.len() - event.index;
+            self.out.row_events.reserve(events);
+            self.out.row_shapes.reserve(events);
+            self.out.starts.reserve(events + 1);
+        }
         self.out.row_events.push(event.index as u32);
         self.out.row_shapes.push(shape);
         self.out.starts.push(self.out.tags.len() as u32);
