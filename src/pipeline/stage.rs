@@ -16,7 +16,8 @@ use super::tagged;
 use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
 use answer::{Answer, check_size, pass};
-use input::{clear, describe, empty, fill_envelope, is_of_table, moment, op_code};
+use input::{clear, empty, fill_envelope, moment, op_code};
+pub(super) use input::{describe, is_of_table};
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;

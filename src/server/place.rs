@@ -237,7 +237,7 @@ impl Gap {
 impl From<Finding> for Problem {
     fn from(finding: Finding) -> Self {
         let status = match finding.code {
-            "unknown-stream" => StatusCode::NOT_FOUND,
+            "unknown-stream" | "unknown-part" => StatusCode::NOT_FOUND,
             "cursor-ahead" => StatusCode::CONFLICT,
             "unauthorized" => StatusCode::UNAUTHORIZED,
             "forbidden" => StatusCode::FORBIDDEN,

@@ -107,7 +107,7 @@ impl Asked {
     }
 }
 
-fn read_limit(text: &str) -> Result<usize, Finding> {
+pub(super) fn read_limit(text: &str) -> Result<usize, Finding> {
     match text.parse() {
         Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
         _ => {
@@ -118,7 +118,7 @@ fn read_limit(text: &str) -> Result<usize, Finding> {
 }
 
 /// Seconds, or a span of time as in the config.
-fn read_wait(text: &str) -> Result<Duration, Finding> {
+pub(super) fn read_wait(text: &str) -> Result<Duration, Finding> {
     let seconds = text.parse().map(Duration::from_secs).ok();
     let wait = seconds.or_else(|| text.parse().map(Period::duration).ok());
     wait.filter(|wait| *wait <= MAX_WAIT).ok_or_else(|| {
