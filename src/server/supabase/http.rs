@@ -1,7 +1,9 @@
 //! Broadcasts over HTTP, for those who have no connection.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,6 +15,7 @@ use super::check_configured;
 use super::rooms::{Broadcast, RoomName};
 use crate::model::Finding;
 use crate::server::Server;
+use crate::server::auth::Reader;
 use crate::server::problem::Problem;
 
 #[derive(Deserialize)]
@@ -32,20 +35,30 @@ struct Message {
 /// `POST …/api/broadcast`: several messages, each to its topic.
 pub(in crate::server) async fn broadcast_many(
     State(server): State<Arc<Server>>,
+    Extension(reader): Extension<Reader>,
     body: Bytes,
 ) -> Response {
-    let taken = check_configured(&server).and_then(|()| {
-        serde_json::from_slice::<Batch>(&body).map_err(|error| unprocessable(error.to_string()))
-    });
-    match taken {
-        Ok(Batch { messages }) => {
-            for Message { topic, event, payload, private } in messages {
-                send(&server, (&topic, private), Broadcast::of_json(&event, payload.get()));
-            }
-            StatusCode::ACCEPTED.into_response()
-        }
+    match take(&server, &reader, &body).await {
+        Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Sends all of the messages, or none where one is for a private room that is not theirs.
+async fn take(server: &Server, reader: &Reader, body: &[u8]) -> Result<(), Problem> {
+    check_configured(server)?;
+    let batch = serde_json::from_slice::<Batch>(body);
+    let Batch { messages } = batch.map_err(|error| unprocessable(error.to_string()))?;
+    let private = messages.iter().filter(|message| message.private);
+    for topic in private.map(|message| &message.topic).collect::<BTreeSet<&String>>() {
+        let access = reader.access(&room(topic, true).topic, server).await;
+        access.map_err(|finding| Problem::new(StatusCode::FORBIDDEN, finding))?;
+    }
+    for Message { topic, event, payload, private } in messages {
+        let broadcast = Broadcast::of_json(&event, payload.get());
+        server.supabase.rooms.broadcast(&room(&topic, private), broadcast);
+    }
+    Ok(())
 }
 
 /// `POST …/api/broadcast/{topic}/events/{event}`: the body is the message, JSON or bytes.
@@ -68,14 +81,13 @@ pub(in crate::server) async fn broadcast_one(
             Err(error) => return unprocessable(error.to_string()).into_response(),
         },
     };
-    send(&server, (&topic, false), broadcast);
+    server.supabase.rooms.broadcast(&room(&topic, false), broadcast);
     StatusCode::ACCEPTED.into_response()
 }
 
-fn send(server: &Server, (topic, private): (&str, bool), broadcast: Broadcast) {
+fn room(topic: &str, private: bool) -> RoomName {
     let bare = topic.strip_prefix("realtime:").unwrap_or(topic);
-    let room = RoomName { topic: format!("realtime:{bare}").into(), private };
-    server.supabase.rooms.broadcast(&room, broadcast);
+    RoomName { topic: format!("realtime:{bare}").into(), private }
 }
 
 fn unprocessable(why: String) -> Problem {
