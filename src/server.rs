@@ -16,6 +16,7 @@ pub mod fanout;
 mod feed;
 pub mod filter;
 mod guard;
+mod pace;
 mod place;
 mod plugins;
 mod problem;

@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn what_is_no_filter_is_said() {
         let deep = format!("or={}id.eq.1{}", "(or".repeat(2000), ")".repeat(2000));
-        let wide = vec!["or=(a.eq.1,b.eq.2)"; 7].join(",");
+        let wide = ["or=(a.eq.1,b.eq.2)"; 7].join(",");
         for (filter, part) in [
             ("id", "column=operator.value"),
             ("=eq.1", "column=operator.value"),

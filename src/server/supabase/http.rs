@@ -1,12 +1,12 @@
 //! Broadcasts over HTTP, for those who have no connection.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -46,17 +46,27 @@ pub(in crate::server) async fn broadcast_many(
 
 /// Sends all of the messages, or none where one is for a private room that is not theirs.
 async fn take(server: &Server, reader: &Reader, body: &[u8]) -> Result<(), Problem> {
-    check_configured(server)?;
     let batch = serde_json::from_slice::<Batch>(body);
     let Batch { messages } = batch.map_err(|error| unprocessable(error.to_string()))?;
-    let private = messages.iter().filter(|message| message.private);
-    for topic in private.map(|message| &message.topic).collect::<BTreeSet<&String>>() {
-        let access = reader.access(&room(topic, true).topic, server).await;
-        access.map_err(|finding| Problem::new(StatusCode::FORBIDDEN, finding))?;
+    let rooms: Vec<RoomName> =
+        messages.iter().map(|message| room(&message.topic, message.private)).collect();
+    check(server, reader, rooms.iter().collect::<HashSet<_>>()).await?;
+    for (Message { event, payload, .. }, room) in messages.iter().zip(&rooms) {
+        server.supabase.rooms.broadcast(room, Broadcast::of_json(event, payload.get()));
     }
-    for Message { topic, event, payload, private } in messages {
-        let broadcast = Broadcast::of_json(&event, payload.get());
-        server.supabase.rooms.broadcast(&room(&topic, private), broadcast);
+    Ok(())
+}
+
+/// Whether they may send into these rooms: into private ones as they could join them.
+async fn check(
+    server: &Server,
+    reader: &Reader,
+    rooms: impl IntoIterator<Item = &RoomName>,
+) -> Result<(), Problem> {
+    check_configured(server)?;
+    for room in rooms.into_iter().filter(|room| room.private) {
+        let access = reader.access(&room.topic, server).await;
+        access.map_err(|finding| Problem::new(StatusCode::FORBIDDEN, finding))?;
     }
     Ok(())
 }
@@ -64,11 +74,14 @@ async fn take(server: &Server, reader: &Reader, body: &[u8]) -> Result<(), Probl
 /// `POST …/api/broadcast/{topic}/events/{event}`: the body is the message, JSON or bytes.
 pub(in crate::server) async fn broadcast_one(
     State(server): State<Arc<Server>>,
+    Extension(reader): Extension<Reader>,
     Path((topic, event)): Path<(String, String)>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if let Err(problem) = check_configured(&server) {
+    let room = room(&topic, is_private(&uri));
+    if let Err(problem) = check(&server, &reader, [&room]).await {
         return problem.into_response();
     }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -81,8 +94,14 @@ pub(in crate::server) async fn broadcast_one(
             Err(error) => return unprocessable(error.to_string()).into_response(),
         },
     };
-    server.supabase.rooms.broadcast(&room(&topic, false), broadcast);
+    server.supabase.rooms.broadcast(&room, broadcast);
     StatusCode::ACCEPTED.into_response()
+}
+
+/// `?private=true`
+fn is_private(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes()).any(|(n, v)| n == "private" && v == "true")
 }
 
 fn room(topic: &str, private: bool) -> RoomName {

@@ -136,7 +136,8 @@ fn read_kind(event: Option<&str>) -> Result<Option<Kind>, String> {
 impl Join {
     /// Reads the payload of a join to `realtime:NAME`.
     pub(super) fn read(name: &str, payload: &str) -> Result<Self, String> {
-        let payload: Value = serde_json::from_str(payload).unwrap_or(Value::Null);
+        let payload: Value = serde_json::from_str(payload)
+            .map_err(|error| format!("the payload cannot be read: {error}"))?;
         let config = payload.get("config").filter(|config| config.is_object());
         let walmill = payload.get("walmill").or_else(|| config?.get("walmill"));
         let resume = walmill.and_then(|walmill| walmill.get("resume")?.as_str().map(str::to_owned));

@@ -20,6 +20,7 @@ use super::rooms::{Broadcast, Inbox, Post, RoomName};
 use super::to::To;
 use crate::server::auth::Lapse;
 use crate::server::feed::Found;
+use crate::server::pace::Pace;
 use crate::server::place::Start;
 use crate::server::runs::Form;
 use crate::server::visit::Visit;
@@ -40,6 +41,7 @@ pub(super) struct Session {
     server: Arc<Server>,
     socket: WebSocket,
     visit: Visit,
+    pace: Pace,
     version: Version,
     inbox: Inbox,
     posts: mpsc::Receiver<(RoomName, Arc<Post>)>,
@@ -63,12 +65,14 @@ impl Session {
         let (inbox, posts) = Inbox::new();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pace = Pace::new(server.config.max_messages_per_second);
         let channels = Vec::new();
         let (heard, turn, looks, joins) = (Instant::now(), 0, 0, 0);
         Self {
             server,
             socket,
             visit,
+            pace,
             version,
             inbox,
             posts,
@@ -101,7 +105,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
-            message = self.socket.recv() => self.hear(message).await,
+            message = self.pace.next(&mut self.socket) => self.hear(message).await,
             _ = self.look.tick() => self.look_around().await,
             Some((room, post)) = self.posts.recv() => self.pass_on(&room, &post).await,
             (channel, next) = next_ready(&mut self.channels, self.turn) => {
@@ -148,6 +152,8 @@ impl Session {
                 self.broadcast(&to, broadcast).await
             }
             (_, "presence", Payload::Json(payload)) => self.presence(&to, payload).await,
+            // As the original does with what it does not know.
+            (topic, _, _) if self.channel(topic).is_some() => Ok(()),
             _ => self.refuse(&to, "unmatched topic").await,
         }
     }
