@@ -17,6 +17,7 @@ mod feed;
 pub mod filter;
 mod guard;
 mod input;
+mod outputs;
 mod pace;
 mod place;
 mod plugins;
@@ -360,6 +361,7 @@ fn addresses(server: &Arc<Server>) -> Router {
         .route("/api/v1/pipelines/{name}/changes", get(input::changes))
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))
+        .route("/api/v1/outputs/{name}/enable", post(outputs::enable))
         .route("/api/v1/slot/recreate", post(slot::recreate))
         .route("/api/v1/dlq", get(dead_letters::list))
         .route("/api/v1/dlq/retry", post(dead_letters::retry))

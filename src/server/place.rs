@@ -9,7 +9,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::Server;
-use super::auth::{Access, Reader};
+use super::auth::{Access, Reader, Wishes};
 use super::problem::Problem;
 use crate::model::{Cursor, CursorError, EventId, Finding, Lsn, Offset, clock};
 use crate::store::stream::{Since, Stream};
@@ -153,6 +153,7 @@ impl Server {
     pub(super) async fn open(
         &self,
         name: &str,
+        wishes: &Wishes,
         reader: &Reader,
     ) -> Result<(Arc<Stream>, Access), Finding> {
         // Asked first, so that nobody can tell a stream that is not theirs from one that is not.
@@ -160,7 +161,7 @@ impl Server {
             return Err(reader.refusal(name));
         }
         let stream = self.stream(name, reader)?;
-        let access = reader.access(name, self).await?;
+        let access = reader.access_for(name, wishes, self).await?;
         Ok((stream, access))
     }
 
