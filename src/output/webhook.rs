@@ -195,7 +195,9 @@ impl Webhook {
                 DeliverError::Unavailable { cause, answer, retry_after }
             }
             policy::Policy::DeadLetter => refused(events, cause, answer),
-            policy::Policy::Stop => DeliverError::Gone(cause.context("the receiver wants no more webhooks")),
+            policy::Policy::Stop => {
+                DeliverError::Gone(cause.context("the receiver wants no more webhooks"))
+            }
         })
     }
 }

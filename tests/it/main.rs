@@ -22,6 +22,7 @@ mod filters;
 mod fuzzed;
 mod hostile;
 mod hostile_clients;
+mod hostile_floods;
 mod inputs;
 mod languages;
 mod layers;
