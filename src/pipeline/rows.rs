@@ -331,9 +331,13 @@ pub struct Tables {
 const FIRST_DERIVED: u32 = 0x8000_0000;
 
 impl Tables {
-    /// Adds a table as PostgreSQL described it.
+    /// Adds a table as PostgreSQL described it, if it is not there yet: each reader of a pipeline
+    /// meets it by itself.
     pub fn add(&mut self, id: u32, relation: Relation) -> u32 {
-        self.push(Table::new(id, relation))
+        match self.tables.iter().position(|table| table.id == id) {
+            Some(known) => known as u32,
+            None => self.push(Table::new(id, relation)),
+        }
     }
 
     /// Adds a table that a plugin's rows have from now on.
@@ -347,6 +351,12 @@ impl Tables {
     #[must_use]
     pub fn get(&self, index: u32) -> &Arc<Table> {
         &self.tables[index as usize]
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.tables.len()
     }
 
     fn push(&mut self, table: Table) -> u32 {

@@ -7,6 +7,7 @@
 mod answer;
 mod input;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
@@ -56,6 +57,20 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
+impl Report {
+    /// A change is delivered whole or set aside whole: where one of its rows failed, the others go
+    /// no further, and one failure stands for all.
+    pub fn set_aside_whole(&mut self, batch: &mut Batch) {
+        if self.failures.is_empty() {
+            return;
+        }
+        let change = |row: &Row| (row.transaction, row.ordinal);
+        let mut failed = HashSet::new();
+        self.failures.retain(|failure| failed.insert(change(&failure.row)));
+        batch.rows.retain(|row| !failed.contains(&change(row)));
+    }
+}
+
 /// One plugin of a pipeline's chain, running.
 pub struct Stage {
     plugin: Arc<Plugin>,
@@ -63,6 +78,9 @@ pub struct Stage {
     state: Arc<Mutex<PluginState>>,
     /// By index of the table.
     plans: Vec<Planned>,
+    /// What each table's plan was last, by index: an instance that is started again most often
+    /// answers as the one before it, and the tables that its shapes made are there already.
+    made: Vec<Option<Arc<Plan>>>,
     input: bindings::Batch,
     /// What the plugin asked in a call of several events. From then on calls are made so that it
     /// has an answer: whatever a replay puts into one batch, the plugin is told the same.
@@ -85,10 +103,8 @@ struct Last(Option<(u32, Arc<Plan>)>);
 
 /// A plugin's plan for one table, ready for use.
 struct Plan {
-    mode: bindings::Mode,
-    needs: Vec<u32>,
-    old: bool,
-    envelope: bool,
+    /// As the plugin gave it.
+    answer: bindings::Plan,
     shapes: Vec<Shape>,
     pass_shape: Option<usize>,
 }
@@ -121,7 +137,7 @@ impl Stage {
     fn with_state(plugin: Arc<Plugin>, state: PluginState, dry_run: bool) -> Self {
         let (state, input) = (Arc::new(Mutex::new(state)), empty());
         let asked = plugin.imports_clock().then_some(Asked::Time);
-        Self { plugin, instance: None, state, plans: Vec::new(), input, asked, dry_run }
+        Self { plugin, instance: None, state, plans: Vec::new(), made: Vec::new(), input, asked, dry_run }
     }
 
     /// Which plugin this is.
@@ -152,7 +168,7 @@ impl Stage {
                     continue;
                 }
             };
-            match plan.mode {
+            match plan.answer.mode {
                 bindings::Mode::Drop => report.dropped += 1,
                 bindings::Mode::Pass => {
                     let row = pass(batch, &plan, rows[next]);
@@ -216,7 +232,7 @@ impl Stage {
             let fits = at - from < CALL_EVENTS
                 && bytes + size <= CALL_BYTES
                 && self.belong_together(&rows[from], row);
-            if at > from && !(fits && matches!(plan.mode, bindings::Mode::Call)) {
+            if at > from && !(fits && matches!(plan.answer.mode, bindings::Mode::Call)) {
                 return Ok(at);
             }
             bytes += size;
@@ -306,7 +322,7 @@ impl Stage {
         for row in rows {
             match self.plan_after(&mut last, row, tables)? {
                 Ok(plan) => {
-                    envelope |= plan.envelope;
+                    envelope |= plan.answer.envelope;
                     plan.fill(&mut input, batch, tables, row);
                 }
                 Err(reason) => return Ok(Err(reason)),
@@ -387,7 +403,7 @@ impl Stage {
             self.drop_instance();
         }
         let planned = match announced {
-            Ok(plan) => Planned::Ready(Arc::new(Plan::new(plan, &table, tables))),
+            Ok(plan) => Planned::Ready(self.make(plan, row.table, tables)),
             Err(error) => Planned::Refused(format!("table {}: {error}", table.relation)),
         };
         if self.plans.len() <= index {
@@ -400,36 +416,45 @@ impl Stage {
             Planned::Unknown => Ok(Err("the table has no plan".into())),
         }
     }
+
+    /// The answer as a plan: the last one, if that was the same.
+    fn make(&mut self, answer: bindings::Plan, table: u32, tables: &mut Tables) -> Arc<Plan> {
+        let index = table as usize;
+        if self.made.len() <= index {
+            self.made.resize_with(index + 1, || None);
+        }
+        if let Some(made) = self.made[index].as_ref().filter(|made| made.answer == answer) {
+            return Arc::clone(made);
+        }
+        let table = Arc::clone(tables.get(table));
+        Arc::clone(self.made[index].insert(Arc::new(Plan::new(answer, &table, tables))))
+    }
 }
 
 impl Plan {
-    fn new(plan: bindings::Plan, table: &Arc<Table>, tables: &mut Tables) -> Self {
-        let shapes = plan.shapes.iter().map(|shape| Shape::new(shape, table, tables)).collect();
-        Self {
-            mode: plan.mode,
-            needs: plan.needs,
-            old: plan.old,
-            envelope: plan.envelope,
-            shapes,
-            pass_shape: plan.pass_shape.map(|shape| shape as usize),
-        }
+    fn new(answer: bindings::Plan, table: &Arc<Table>, tables: &mut Tables) -> Self {
+        let shapes = answer.shapes.iter().map(|shape| Shape::new(shape, table, tables)).collect();
+        let pass_shape = answer.pass_shape.map(|shape| shape as usize);
+        Self { answer, shapes, pass_shape }
     }
 
     fn pass() -> Self {
-        Self {
+        let answer = bindings::Plan {
             mode: bindings::Mode::Pass,
             needs: Vec::new(),
             old: false,
             envelope: false,
             shapes: Vec::new(),
             pass_shape: None,
-        }
+        };
+        Self { answer, shapes: Vec::new(), pass_shape: None }
     }
 
     /// Bytes that a row takes in a call.
     fn size(&self, batch: &Batch, row: &Row) -> usize {
         let cells = batch.cells(row.new);
-        self.needs
+        self.answer
+            .needs
             .iter()
             .filter_map(|&need| cells.get(need as usize))
             .map(|cell| cell.size() + 9)
@@ -442,7 +467,7 @@ impl Plan {
         input.ops.push(op_code(row.op));
         input.relations.push(table.id);
         self.fill_row(input, batch, table, row.new);
-        if self.old {
+        if self.answer.old {
             self.fill_row(input, batch, table, row.old);
         }
         input.starts.push(u32::try_from(input.tags.len()).unwrap_or(u32::MAX));
@@ -453,7 +478,7 @@ impl Plan {
         if cells.is_empty() {
             return;
         }
-        for &need in &self.needs {
+        for &need in &self.answer.needs {
             let cell = cells.get(need as usize).copied().unwrap_or(Cell::ABSENT);
             let kind = table.kind(need as usize);
             let (tag, data) = match batch.value(cell) {

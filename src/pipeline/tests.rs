@@ -3,6 +3,7 @@
 
 mod again;
 mod limits;
+mod plans;
 mod replay;
 mod shadow;
 
@@ -127,10 +128,16 @@ impl House {
     }
 
     fn plugin_with(&self, guest: &Guest, config: PluginConfig) -> Registry {
-        let path = self.folder.join("guest.wasm");
-        std::fs::write(&path, guest.bytes()).expect("write the plugin");
-        let config = PluginConfig { path, ..config };
-        let configs = BTreeMap::from([("guest".to_owned(), config)]);
+        self.plugins(&[("guest", guest)], &config)
+    }
+
+    fn plugins(&self, guests: &[(&str, &Guest)], config: &PluginConfig) -> Registry {
+        let load = |(name, guest): &(&str, &Guest)| {
+            let path = self.folder.join(format!("{name}.wasm"));
+            std::fs::write(&path, guest.bytes()).expect("write the plugin");
+            ((*name).to_owned(), PluginConfig { path, ..config.clone() })
+        };
+        let configs = guests.iter().map(load).collect();
         Registry::open(&Engine::new(None).expect("an engine"), configs, Arc::new(Metrics::new()))
             .expect("a plugin that loads")
     }

@@ -39,7 +39,8 @@ pub(super) fn check_size(
         let row = &rows[event as usize];
         let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
         if last.replace(event) == Some(event) {
-            let size = plan.shapes[shape as usize].size(batch, row);
+            let Some(shape) = plan.shapes.get(shape as usize) else { continue };
+            let size = shape.size(batch, row);
             of_event += size;
             of_call += size;
         } else {
@@ -129,9 +130,11 @@ impl Emitted<'_> {
         while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
             let at = self.next;
             self.next += 1;
-            match route(names, &self.outcome.row_routes, at, row.stream) {
-                Ok(stream) => {
-                    let shape = &plan.shapes[self.outcome.row_shapes[at] as usize];
+            let shape = self.outcome.row_shapes.get(at).and_then(|&at| plan.shapes.get(at as usize));
+            let shape = shape.ok_or_else(|| "it is of a shape that the plan does not have".to_owned());
+            let stream = route(names, &self.outcome.row_routes, at, row.stream);
+            match shape.and_then(|shape| Ok((shape, stream?))) {
+                Ok((shape, stream)) => {
                     self.compute(at);
                     let derived = derive(batch, shape, Row { stream, ..row }, &self.cells);
                     batch.rows.push(derived);
