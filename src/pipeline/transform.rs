@@ -201,7 +201,7 @@ impl Transform {
     ) -> Result<(), TransformError> {
         for stage in &mut self.stages {
             let seen = batch.rows.len() as u64;
-            let report = match stage.run(batch, &mut self.tables, &mut self.streams) {
+            let mut report = match stage.run(batch, &mut self.tables, &mut self.streams) {
                 Ok(report) => report,
                 Err(error) => {
                     self.broken.push((Arc::clone(stage.plugin()), true));
@@ -215,6 +215,7 @@ impl Transform {
                 self.broken.push((Arc::clone(stage.plugin()), stops));
             }
             counts.dropped += report.dropped;
+            report.set_aside_whole(batch);
             for failure in report.failures {
                 let on_error = if self.again { OnError::DeadLetter } else { self.on_error };
                 match on_error {

@@ -126,7 +126,9 @@ impl Side {
         let mut failures = Vec::new();
         let started = thread_time();
         for stage in &mut self.stages {
-            failures.extend(stage.run(&mut batch, &mut self.tables, &mut self.streams)?.failures);
+            let mut report = stage.run(&mut batch, &mut self.tables, &mut self.streams)?;
+            report.set_aside_whole(&mut batch);
+            failures.append(&mut report.failures);
         }
         self.used += thread_time().saturating_sub(started);
         let broke = failures.iter().any(|failure| !failure.rejected);
