@@ -404,6 +404,7 @@ fn blank(batch: &Batch) -> Row {
         new: Span::NONE,
         old: Span::NONE,
         hidden_key: Span::NONE,
+        hidden_old: Span::NONE,
         stream: 0,
     }
 }

@@ -64,6 +64,8 @@ pub struct Row {
     pub old: Span,
     /// The key's cells, once a plugin has dropped or replaced one of its columns.
     pub hidden_key: Span,
+    /// Likewise of the key that the row had before, where there is an old row.
+    pub hidden_old: Span,
     /// Index into the pipeline's streams.
     pub stream: u32,
 }

@@ -107,16 +107,24 @@ fn computed(name: &str, tag: u8) -> Column {
 pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Row {
     // A batch is closed long before its buffers run out, so there is room for the constants.
     let fixed = batch.constants(&shape.fixed).unwrap_or_default();
-    let hidden_key = match &shape.hidden_key {
+    let (hidden_key, hidden_old) = match &shape.hidden_key {
         Some(key) if !row.hidden_key.is_some() => {
-            let cells: Vec<Cell> = key.iter().filter_map(|&at| cell(batch, row.new, at)).collect();
-            batch.add_cells(cells)
+            (key_cells(batch, key, row.new), key_cells(batch, key, row.old))
         }
-        _ => row.hidden_key,
+        _ => (row.hidden_key, row.hidden_old),
     };
     let new = reshape(batch, shape, row.new, fixed, computed);
     let old = reshape(batch, shape, row.old, fixed, &[]);
-    Row { table: shape.table, new, old, hidden_key, ..row }
+    Row { table: shape.table, new, old, hidden_key, hidden_old, ..row }
+}
+
+/// The key's cells of a row, if there is one.
+fn key_cells(batch: &mut Batch, key: &[usize], of: Span) -> Span {
+    if !of.is_some() {
+        return of;
+    }
+    let cells: Vec<Cell> = key.iter().filter_map(|&at| cell(batch, of, at)).collect();
+    batch.add_cells(cells)
 }
 
 fn cell(batch: &Batch, span: Span, at: usize) -> Option<Cell> {

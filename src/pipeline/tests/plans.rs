@@ -4,6 +4,7 @@ use super::super::rows::{Batch, Row, Span, Tables, Transaction};
 use super::super::stage::{Routes, Stage};
 use super::*;
 use crate::model::Op;
+use crate::model::event::Order;
 use crate::store::dead_letter::Filter;
 
 /// No other stream is asked for.
@@ -47,6 +48,7 @@ fn a_plugin_that_is_started_again_and_again_makes_its_tables_once() {
             new: Span::NONE,
             old: Span::NONE,
             hidden_key: Span::NONE,
+            hidden_old: Span::NONE,
             stream: 0,
         };
         batch.rows.extend((0..3).map(row));
@@ -88,4 +90,30 @@ async fn a_table_is_the_same_for_every_reader_and_announced_once() {
     house.store.retry_dead_letters(&all, |_| true).expect("they are marked");
     house.run(&registry, config(OnError::DeadLetter)).await;
     assert_eq!(house.ids(), ["0/100/0", "0/300/0", "0/200/0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_a_key_that_a_plugin_hides_stands_in_the_order_of_both_keys() {
+    // All rows pass in the shape of `title` alone.
+    let guest = Guest {
+        fields: SHAPES,
+        on_relation: "(i32.store (i32.const 1172) (i32.const 600)) (i32.store (i32.const 1176) (i32.const 1))
+            (i32.store8 (i32.const 1180) (i32.const 1)) (i32.store (i32.const 1184) (i32.const 0))",
+        ..PASS
+    };
+    let mut house = House::new();
+    let changes = [house.insert(1, "x"), house.move_row(1, 2), house.insert(2, "x")];
+    house.commit(&changes, 10).await;
+    house.run(&house.plugin(&guest), config(OnError::DeadLetter)).await;
+    let stream = house.store.stream("posts").expect("the stream");
+    let Read::Events(events) = stream.read(Offset::START).expect("a read") else {
+        panic!("no events")
+    };
+    let events: Vec<_> = events.after(Offset::START).collect();
+    let [first, update, last] = events.as_slice() else { panic!("{} events", events.len()) };
+    let (Order::Key(one), Order::Key(two)) = (first.order(), last.order()) else {
+        panic!("inserts have one key")
+    };
+    assert!(one != two && one.starts_with(b"public.posts/~"), "the key is hidden");
+    assert_eq!(update.order(), Order::Keys { new: two, old: one });
 }
