@@ -192,6 +192,10 @@ impl State for PluginState {
     }
 
     fn delete(&mut self, key: &str) -> Result<(), StateError> {
+        if self.get(key)?.is_none() {
+            // Nothing to delete, and nothing to keep of it.
+            return Ok(());
+        }
         self.quota.tentative -= self.size(key)?;
         self.tentative.insert(key.into(), None);
         Ok(())
@@ -211,6 +215,23 @@ mod tests {
         let outcome = Outcome { state: state.take_writes(), ..Outcome::default() };
         let Base::Live(store) = &state.base else { panic!("a state on trial is not committed") };
         store.commit(Outcome { pipeline: "p".into(), ..outcome }).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_leaves_nothing_behind_when_it_is_deleted() {
+        let folder = Folder::new();
+        let config = Config { path: folder.join("data"), ..Config::default() };
+        let store = Store::open(&config, Arc::new(Metrics::new())).unwrap();
+        let mut state = PluginState::new(store, "count", ByteSize::new(100));
+        state.set("", Vec::new()).unwrap();
+        state.keep();
+        commit(&mut state);
+        for key in ["a", "b", "", ""] {
+            state.delete(key).unwrap();
+        }
+        state.keep();
+        let writes: Vec<_> = state.take_writes().into_iter().map(|write| write.key).collect();
+        assert_eq!(writes, [""]);
     }
 
     #[test]

@@ -209,7 +209,10 @@ impl Transform {
                 }
             };
             let failed = report.failures.iter().filter(|failure| !failure.rejected).count() as u64;
-            stage.plugin().count(seen, failed);
+            if !self.again {
+                // What fails on what is old is no reason to take a new version back.
+                stage.plugin().count(seen, failed);
+            }
             if failed > 0 {
                 let stops = matches!(self.on_error, OnError::Stop);
                 self.broken.push((Arc::clone(stage.plugin()), stops));
