@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,6 +23,8 @@ use crate::store::{Store, StoreError};
 
 /// Rows of a batch at most.
 const MOST_ROWS: usize = 256;
+/// A batch that takes longer is followed by a small one.
+const SLOW: Duration = Duration::from_secs(1);
 /// Different reasons that are kept.
 const MOST_ERRORS: usize = 3;
 
@@ -45,7 +47,8 @@ pub(super) struct Side {
     /// Everything up to here is read.
     at: Offset,
     times: Times,
-    /// Rows of the next batch: few after a failure, so that a chain that hangs is found out soon.
+    /// Rows of the next batch: few after a failure or a long wait, so that a chain that hangs is
+    /// found out soon.
     rows: usize,
     judged: VecDeque<Judged>,
     used: Duration,
@@ -124,7 +127,7 @@ impl Side {
             rows.iter().map(|row| self.input(&batch, row)).collect();
         batch.rows = rows;
         let mut failures = Vec::new();
-        let started = thread_time();
+        let (started, clock) = (thread_time(), Instant::now());
         for stage in &mut self.stages {
             let mut report = stage.run(&mut batch, &mut self.tables, &mut self.streams)?;
             report.set_aside_whole(&mut batch);
@@ -132,7 +135,8 @@ impl Side {
         }
         self.used += thread_time().saturating_sub(started);
         let broke = failures.iter().any(|failure| !failure.rejected);
-        self.rows = if broke { 1 } else { (self.rows * 2).min(MOST_ROWS) };
+        let slow = clock.elapsed() > SLOW;
+        self.rows = if broke || slow { 1 } else { (self.rows * 2).min(MOST_ROWS) };
         let mut verdicts = self.emitted(&batch);
         for failure in failures {
             self.set_aside(&batch, failure, &mut verdicts);
