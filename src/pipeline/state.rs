@@ -144,8 +144,8 @@ fn bytes(len: usize) -> i64 {
     len as i64
 }
 
-/// How much of the store the plugin uses. Each pipeline that runs the plugin counts for itself
-/// what it adds to what was there at first, so several of them may together keep a multiple.
+/// How much of the store the plugin uses. The config lets a plugin that keeps state stand in one
+/// place only, so what is there at first and what this place adds is all.
 struct Quota {
     limit: ByteSize,
     /// In the store; `None` until it is asked for.
