@@ -133,13 +133,7 @@ fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
 /// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
 /// replaced a key column its value must not come out here, so the key is a digest of the old one:
 /// still the same for the same row, so order per key holds.
-fn write_key(
-    out: &mut Vec<u8>,
-    batch: &Batch,
-    table: &Table,
-    op: Op,
-    (of, hidden): (Span, Span),
-) {
+fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, op: Op, (of, hidden): (Span, Span)) {
     if matches!(op, Op::Message | Op::Gap) {
         return out.extend_from_slice(op.name().as_bytes());
     }

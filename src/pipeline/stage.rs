@@ -137,7 +137,16 @@ impl Stage {
     fn with_state(plugin: Arc<Plugin>, state: PluginState, dry_run: bool) -> Self {
         let (state, input) = (Arc::new(Mutex::new(state)), empty());
         let asked = plugin.imports_clock().then_some(Asked::Time);
-        Self { plugin, instance: None, state, plans: Vec::new(), made: Vec::new(), input, asked, dry_run }
+        Self {
+            plugin,
+            instance: None,
+            state,
+            plans: Vec::new(),
+            made: Vec::new(),
+            input,
+            asked,
+            dry_run,
+        }
     }
 
     /// Which plugin this is.

@@ -130,8 +130,10 @@ impl Emitted<'_> {
         while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
             let at = self.next;
             self.next += 1;
-            let shape = self.outcome.row_shapes.get(at).and_then(|&at| plan.shapes.get(at as usize));
-            let shape = shape.ok_or_else(|| "it is of a shape that the plan does not have".to_owned());
+            let shape =
+                self.outcome.row_shapes.get(at).and_then(|&at| plan.shapes.get(at as usize));
+            let shape =
+                shape.ok_or_else(|| "it is of a shape that the plan does not have".to_owned());
             let stream = route(names, &self.outcome.row_routes, at, row.stream);
             match shape.and_then(|shape| Ok((shape, stream?))) {
                 Ok((shape, stream)) => {

@@ -97,7 +97,8 @@ async fn an_update_of_a_key_that_a_plugin_hides_stands_in_the_order_of_both_keys
     // All rows pass in the shape of `title` alone.
     let guest = Guest {
         fields: SHAPES,
-        on_relation: "(i32.store (i32.const 1172) (i32.const 600)) (i32.store (i32.const 1176) (i32.const 1))
+        on_relation:
+            "(i32.store (i32.const 1172) (i32.const 600)) (i32.store (i32.const 1176) (i32.const 1))
             (i32.store8 (i32.const 1180) (i32.const 1)) (i32.store (i32.const 1184) (i32.const 0))",
         ..PASS
     };
