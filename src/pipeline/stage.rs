@@ -6,31 +6,41 @@
 
 mod answer;
 mod input;
+mod plan;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
-use super::shape::Shape;
+use super::rows::{Batch, MOST_MADE, Row, Tables};
 use super::state::{Frozen, PluginState};
-use super::tagged;
+use crate::model::ByteSize;
 use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
-use answer::{Answer, check_size, pass};
-use input::{clear, describe, empty, fill_envelope, is_of_table, moment, op_code};
+use answer::{Answer, Measured, check_size, pass};
+use input::{clear, describe, empty, fill_envelope, is_of_table, moment};
+use plan::Plan;
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
 /// Bytes of values in one call at most, unless a single event has more.
 const CALL_BYTES: usize = 1 << 20;
 
-/// The plugin could not be started again after it failed, so nothing can be said about any event.
+/// Why a stage has nothing to say about any event of a batch.
 #[derive(Debug, thiserror::Error)]
-#[error("plugin `{plugin}` ({version}) does not start: {cause}")]
-pub struct StageError {
-    plugin: String,
-    version: String,
-    cause: CallError,
+pub enum StageError {
+    /// The plugin could not be started again after it failed.
+    #[error("plugin `{plugin}` ({version}) does not start: {cause}")]
+    Start {
+        /// The plugin.
+        plugin: String,
+        /// Its version.
+        version: String,
+        /// Why.
+        cause: CallError,
+    },
+    /// The batch has to be read again as smaller ones.
+    #[error("plugins make more of so many changes than is kept in memory at once")]
+    TooMuch,
 }
 
 /// A row that did not get through, as it was before the plugin saw it.
@@ -101,14 +111,6 @@ enum Planned {
 #[derive(Default)]
 struct Last(Option<(u32, Arc<Plan>)>);
 
-/// A plugin's plan for one table, ready for use.
-struct Plan {
-    /// As the plugin gave it.
-    answer: bindings::Plan,
-    shapes: Vec<Shape>,
-    pass_shape: Option<usize>,
-}
-
 /// Interns a plugin's route as a stream of the pipeline, or says why it may not go there.
 pub trait Routes {
     /// The index of the stream of that name.
@@ -168,7 +170,9 @@ impl Stage {
         let rows = std::mem::take(&mut batch.rows);
         let mut report = Report::default();
         let mut next = 0;
-        while next < rows.len() {
+        let whole = batch.whole || is_one_change(&rows);
+        let bound = self.bound(whole);
+        while next < rows.len() && !batch.is_heavier_than(bound) {
             let plan = match self.plan(rows[next], tables)? {
                 Ok(plan) => plan,
                 Err(reason) => {
@@ -181,7 +185,7 @@ impl Stage {
                 bindings::Mode::Drop => report.dropped += 1,
                 bindings::Mode::Pass => {
                     let row = pass(batch, &plan, rows[next]);
-                    batch.rows.push(row);
+                    batch.rows.extend(row);
                 }
                 bindings::Mode::Call => {
                     let end = self.call_end(batch, tables, &rows, next)?;
@@ -192,7 +196,31 @@ impl Stage {
             }
             next += 1;
         }
+        let left = if batch.has_overflowed() { &rows[..] } else { &rows[next..] };
+        if !(left.is_empty() || whole) {
+            return Err(StageError::TooMuch);
+        }
+        // No smaller batch would help.
+        for row in left {
+            let (limit, plugin) = (ByteSize::new(bound as u64), self.plugin.name());
+            let reason = format!(
+                "plugins made more than {limit} of one change: raise \
+                 `plugins.{plugin}.limits.output`, or have them make less"
+            );
+            report.failures.push(self.failure(*row, reason, false));
+        }
         Ok(report)
+    }
+
+    /// What may be made of a batch: of one change alone, the chain may make what a few calls may.
+    fn bound(&self, whole: bool) -> usize {
+        let call = usize::try_from(self.plugin.limits().output.bytes()).unwrap_or(usize::MAX);
+        if whole { MOST_MADE.max(call.saturating_mul(4)) } else { MOST_MADE }
+    }
+
+    /// What was written in the batch stays for the next ones.
+    pub fn settle(&mut self) {
+        self.state().settle();
     }
 
     /// The keyed state that was written since the last time.
@@ -324,7 +352,7 @@ impl Stage {
         batch: &Batch,
         tables: &mut Tables,
         rows: &[Row],
-    ) -> Result<Result<bindings::Outcome, String>, StageError> {
+    ) -> Result<Result<Measured, String>, StageError> {
         let mut input = std::mem::replace(&mut self.input, empty());
         clear(&mut input);
         let (mut envelope, mut last) = (false, Last::default());
@@ -354,8 +382,10 @@ impl Stage {
                 return Ok(Err(error.to_string()));
             }
         };
-        let sized = check_size(self.plugin.bounds(), batch, &self.plans, rows, &outcome);
-        Ok(sized.map(|()| outcome).map_err(|fault| fault.to_string()))
+        let measured = check_size(self.plugin.bounds(), batch, &self.plans, rows, &outcome);
+        Ok(measured
+            .map(|repeated| Measured { outcome, repeated })
+            .map_err(|fault| fault.to_string()))
     }
 
     fn instance(&mut self) -> Result<&mut Instance, StageError> {
@@ -363,7 +393,8 @@ impl Stage {
             Some(instance) => instance,
             None => {
                 let state: Arc<Mutex<PluginState>> = Arc::clone(&self.state);
-                self.plugin.instantiate(0, 1, self.dry_run, state).map_err(|cause| StageError {
+                let started = self.plugin.instantiate(0, 1, self.dry_run, state);
+                started.map_err(|cause| StageError::Start {
                     plugin: self.plugin.name().to_owned(),
                     version: self.plugin.version().to_string(),
                     cause,
@@ -440,67 +471,8 @@ impl Stage {
     }
 }
 
-impl Plan {
-    fn new(answer: bindings::Plan, table: &Arc<Table>, tables: &mut Tables) -> Self {
-        let shapes = answer.shapes.iter().map(|shape| Shape::new(shape, table, tables)).collect();
-        let pass_shape = answer.pass_shape.map(|shape| shape as usize);
-        Self { answer, shapes, pass_shape }
-    }
-
-    fn pass() -> Self {
-        let answer = bindings::Plan {
-            mode: bindings::Mode::Pass,
-            needs: Vec::new(),
-            old: false,
-            envelope: false,
-            shapes: Vec::new(),
-            pass_shape: None,
-        };
-        Self { answer, shapes: Vec::new(), pass_shape: None }
-    }
-
-    /// Bytes that a row takes in a call.
-    fn size(&self, batch: &Batch, row: &Row) -> usize {
-        let cells = batch.cells(row.new);
-        self.answer
-            .needs
-            .iter()
-            .filter_map(|&need| cells.get(need as usize))
-            .map(|cell| cell.size() + 9)
-            .sum()
-    }
-
-    fn fill(&self, input: &mut bindings::Batch, batch: &Batch, tables: &Tables, row: &Row) {
-        let table = tables.get(row.table);
-        input.count += 1;
-        input.ops.push(op_code(row.op));
-        input.relations.push(table.id);
-        self.fill_row(input, batch, table, row.new);
-        if self.answer.old {
-            self.fill_row(input, batch, table, row.old);
-        }
-        input.starts.push(u32::try_from(input.tags.len()).unwrap_or(u32::MAX));
-    }
-
-    fn fill_row(&self, input: &mut bindings::Batch, batch: &Batch, table: &Table, span: Span) {
-        let cells = batch.cells(span);
-        if cells.is_empty() {
-            return;
-        }
-        for &need in &self.answer.needs {
-            let cell = cells.get(need as usize).copied().unwrap_or(Cell::ABSENT);
-            let kind = table.kind(need as usize);
-            let (tag, data) = match batch.value(cell) {
-                Value::Text(text) => tagged::read(kind, text, &mut input.heap),
-                Value::Inline(tag, data) => (tag, data),
-                Value::Heap(tag, bytes) => {
-                    let start = input.heap.len();
-                    input.heap.extend_from_slice(bytes);
-                    (tag, tagged::place(start, bytes.len()))
-                }
-            };
-            input.tags.push(tag);
-            input.data.push(data);
-        }
-    }
+/// Whether nothing smaller can be read again.
+fn is_one_change(rows: &[Row]) -> bool {
+    let change = |row: &Row| (row.transaction, row.ordinal);
+    rows.first().map(change) == rows.last().map(change)
 }

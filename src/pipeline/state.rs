@@ -15,6 +15,8 @@ use crate::store::{StateWrite, Store, StoreError};
 pub struct PluginState {
     base: Base,
     plugin: String,
+    /// Of batches that are done; only where nothing is committed.
+    settled: Writes,
     kept: Writes,
     tentative: Writes,
     quota: Quota,
@@ -72,7 +74,8 @@ impl PluginState {
     fn on(base: Base, plugin: &str, limit: ByteSize) -> Self {
         let quota = Quota { limit, counted: None, tentative: 0, kept: 0, spoke: false };
         let plugin = plugin.into();
-        Self { base, plugin, kept: Writes::new(), tentative: Writes::new(), quota }
+        let (settled, kept, tentative) = (Writes::new(), Writes::new(), Writes::new());
+        Self { base, plugin, settled, kept, tentative, quota }
     }
 
     /// The call succeeded: its writes stay.
@@ -92,8 +95,16 @@ impl PluginState {
         self.discard();
         self.kept.clear();
         self.quota.kept = 0;
-        // Writes may have been taken for a commit that failed.
-        self.quota.counted = None;
+        if self.settled.is_empty() {
+            // Writes may have been taken for a commit that failed.
+            self.quota.counted = None;
+        }
+    }
+
+    /// The batch's writes go nowhere, and stay for the next batch.
+    pub fn settle(&mut self) {
+        self.quota.take();
+        self.settled.extend(self.kept.drain());
     }
 
     /// The batch's writes, to be committed with it.
@@ -106,11 +117,16 @@ impl PluginState {
 
     /// Bytes that a key takes as the plugin sees it now.
     fn size(&mut self, key: &str) -> Result<i64, StateError> {
-        let value = match self.tentative.get(key).or_else(|| self.kept.get(key)) {
+        let value = match self.written(key) {
             Some(value) => value.as_ref().map(Vec::len),
             None => self.stored(key)?.map(|value| value.len()),
         };
         Ok(value.map_or(0, |len| bytes(key.len() + len)))
+    }
+
+    fn written(&self, key: &str) -> Option<&Option<Vec<u8>>> {
+        let layers = [&self.tentative, &self.kept, &self.settled];
+        layers.into_iter().find_map(|layer| layer.get(key))
     }
 
     fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
@@ -166,7 +182,7 @@ impl Quota {
 
 impl State for PluginState {
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        match self.tentative.get(key).or_else(|| self.kept.get(key)) {
+        match self.written(key) {
             Some(value) => Ok(value.clone()),
             None => self.stored(key),
         }

@@ -5,6 +5,7 @@ mod again;
 mod limits;
 mod plans;
 mod replay;
+mod room;
 mod shadow;
 
 use std::collections::BTreeMap;

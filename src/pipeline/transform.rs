@@ -49,6 +49,14 @@ pub enum TransformError {
     NoPlugin(String),
 }
 
+impl TransformError {
+    /// Whether the batch has to be read again as smaller ones.
+    #[must_use]
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Stage(StageError::TooMuch))
+    }
+}
+
 /// What a batch came to, for metrics and status.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
@@ -203,6 +211,7 @@ impl Transform {
             let seen = batch.rows.len() as u64;
             let mut report = match stage.run(batch, &mut self.tables, &mut self.streams) {
                 Ok(report) => report,
+                Err(error @ StageError::TooMuch) => return Err(error.into()),
                 Err(error) => {
                     self.broken.push((Arc::clone(stage.plugin()), true));
                     return Err(error.into());

@@ -11,7 +11,7 @@ use super::super::changes::Changes;
 use super::super::encode::Encoder;
 use super::super::route::DryStreams;
 use super::super::rows::{Batch, Row, Tables};
-use super::super::stage::{Failure, Stage};
+use super::super::stage::{Failure, Stage, StageError};
 use super::super::state::Frozen;
 use super::{ShadowError, Trial, changes, next_batch};
 use crate::model::event::EventsBuilder;
@@ -114,7 +114,7 @@ impl Side {
     }
 
     fn judge(&mut self, mut batch: Batch) -> Result<(), ShadowError> {
-        self.at = batch.end;
+        let end = batch.end;
         let rows = std::mem::take(&mut batch.rows);
         let is_wanted = |row: &Row| {
             let time = batch.transactions[row.transaction as usize].time;
@@ -127,12 +127,24 @@ impl Side {
             rows.iter().map(|row| self.input(&batch, row)).collect();
         batch.rows = rows;
         let mut failures = Vec::new();
-        let (started, clock) = (thread_time(), Instant::now());
+        let (started, clock, read) = (thread_time(), Instant::now(), batch.rows.len());
         for stage in &mut self.stages {
-            let mut report = stage.run(&mut batch, &mut self.tables, &mut self.streams)?;
+            let mut report = match stage.run(&mut batch, &mut self.tables, &mut self.streams) {
+                Ok(report) => report,
+                Err(StageError::TooMuch) => {
+                    self.stages.iter_mut().for_each(Stage::discard);
+                    self.used += thread_time().saturating_sub(started);
+                    self.changes.seek(self.at);
+                    self.rows = (self.rows.min(read) / 2).max(1);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
             report.set_aside_whole(&mut batch);
             failures.append(&mut report.failures);
         }
+        self.stages.iter_mut().for_each(Stage::settle);
+        self.at = end;
         self.used += thread_time().saturating_sub(started);
         let broke = failures.iter().any(|failure| !failure.rejected);
         let slow = clock.elapsed() > SLOW;

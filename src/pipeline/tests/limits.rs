@@ -9,7 +9,7 @@ fn limited(limits: &str) -> PluginConfig {
 }
 
 /// Splits each event in as many rows as its text says, each with the input's `title`.
-const SPLITS: Guest = Guest {
+pub(super) const SPLITS: Guest = Guest {
     fields: r#"(data (i32.const 512) "title")
         ;; one column, `title` = input 1, and one shape of it
         (data (i32.const 532) "\00\02\00\00\05\00\00\00\00\00\00\00\01\00\00\00\00\00\00\00")

@@ -8,7 +8,7 @@ use crate::model::event::Order;
 use crate::store::dead_letter::Filter;
 
 /// No other stream is asked for.
-struct OneStream;
+pub(super) struct OneStream;
 
 impl Routes for OneStream {
     fn stream(&mut self, name: &str) -> Result<u32, String> {

@@ -1,5 +1,5 @@
-//! What a guest can wait for in a host's function, where no epoch interrupts it: in one call, all of
-//! that together takes no longer than its requests may.
+//! What a guest can wait for in a host's function, where no epoch interrupts it: in one call, all
+//! of that together takes no longer than its requests may.
 
 use std::time::Instant;
 
