@@ -188,7 +188,7 @@ impl Bench<'_> {
         let mut progress = Progress {
             case,
             process: &mut process,
-            receiver: &receiver,
+            receiver: &mut receiver,
             database: self.database,
             port,
             load: self.load,

@@ -20,9 +20,10 @@ pub(super) const SCHEMA: &str = "
         status text NOT NULL, paid boolean NOT NULL, created_at timestamptz NOT NULL,
         details jsonb NOT NULL);
     CREATE PUBLICATION walmill_bench FOR TABLE orders;";
-const VALUES: &str = "i, i % 90, i % 7, (i % 100000) / 100.0, 'user' || i || '@example.com',
-    (ARRAY['NZ', 'DE', 'US', 'JP'])[1 + i % 4], (ARRAY['paid', 'new', 'shipped', 'lost'])[1 + i % 4],
-    i % 2 = 0, now(), jsonb_build_object('a', i, 'b', repeat('x', 80))";
+/// Of the row `r`.
+const VALUES: &str = "r, r % 90, r % 7, (r % 100000) / 100.0, 'user' || r || '@example.com',
+    (ARRAY['NZ', 'DE', 'US', 'JP'])[1 + r % 4], (ARRAY['paid', 'new', 'shipped', 'lost'])[1 + r % 4],
+    r % 2 = 0, now(), jsonb_build_object('a', r, 'b', repeat('x', 80))";
 
 /// How many rows of each kind. Every one is a change.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +73,7 @@ impl Load {
     /// gives.
     pub(super) async fn make(self, database: &Client) -> Result<Lsn, tokio_postgres::Error> {
         let insert = |rows| format!("INSERT INTO orders SELECT {VALUES} FROM {rows}");
-        let series = |step: u64| insert(format!("generate_series(i, least(i + {step} - 1, n)) i"));
+        let series = |step: u64| insert(format!("generate_series(i, least(i + {step} - 1, n)) r"));
         let mut first = 1;
         for (rows, step) in [(self.bulk, BULK), (self.some, SOME), (self.single, 1)] {
             let last = first + rows - 1;

@@ -19,7 +19,7 @@ const ASK: Duration = Duration::from_millis(50);
 pub(super) struct Progress<'a> {
     pub(super) case: &'a Case,
     pub(super) process: &'a mut Process,
-    pub(super) receiver: &'a Receiver,
+    pub(super) receiver: &'a mut Receiver,
     pub(super) database: &'a Client,
     pub(super) port: u16,
     pub(super) load: Load,
@@ -47,7 +47,7 @@ impl Progress<'_> {
             }
             (Part::Pipeline(_), _) => {
                 let events = self.load.kept(self.case.keeps());
-                self.wait(GLANCE, events, async |this| Ok(this.receiver.received().await)).await
+                self.wait(GLANCE, events, async |this| this.receiver.received().await).await
             }
         }
     }
@@ -63,7 +63,7 @@ impl Progress<'_> {
                 Ok(changes)
             }
             Part::Pipeline(_) => {
-                let all = async |this: &Self| Ok(this.pipeline().await?.changes());
+                let all = async |this: &mut Self| Ok(this.pipeline().await?.changes());
                 self.wait(ASK, changes, all).await?;
                 let (done, kept) = (self.pipeline().await?, self.load.kept(self.case.keeps()));
                 ensure!(
@@ -80,7 +80,7 @@ impl Progress<'_> {
         &mut self,
         pause: Duration,
         goal: u64,
-        count: impl AsyncFn(&Self) -> anyhow::Result<u64>,
+        count: impl AsyncFn(&mut Self) -> anyhow::Result<u64>,
     ) -> anyhow::Result<()> {
         let (mut last, mut moved) = (0, Instant::now());
         loop {

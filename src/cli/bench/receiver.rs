@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +26,8 @@ use tungstenite::{Message, WebSocket};
 use super::cases::Output;
 use super::process::free_port;
 
+/// How an event begins.
+pub(super) const EVENT: &str = r#"{"type":"event""#;
 /// Larger than any batch of a webhook.
 const LARGEST_BODY: usize = 64 << 20;
 /// Looks at a server that starts, each after a moment.
@@ -111,14 +114,19 @@ impl Receiver {
     }
 
     /// Events that have come.
-    pub(super) async fn received(&self) -> u64 {
-        match self {
+    pub(super) async fn received(&mut self) -> anyhow::Result<u64> {
+        if let Self::WebSocket { reading, .. } = self
+            && let Some(ended) = reading.take_if(|reading| reading.is_finished())
+        {
+            ended.await??;
+        }
+        Ok(match self {
             Self::Nobody => 0,
             Self::WebSocket { received, .. } | Self::Webhook { received, .. } => {
                 received.load(Ordering::Relaxed)
             }
             Self::Nats(nats) => nats.stored().await,
-        }
+        })
     }
 
     /// Events that have come in the end, once walmill has said goodbye.
@@ -128,7 +136,7 @@ impl Receiver {
         {
             reading.await??;
         }
-        Ok(self.received().await)
+        self.received().await
     }
 }
 
@@ -151,21 +159,39 @@ pub(super) fn subscribe(port: u16, streams: &[&str]) -> anyhow::Result<WebSocket
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
     let (mut socket, _) = tungstenite::client(request, stream).context("open a WebSocket")?;
-    let wish = serde_json::json!({ "type": "subscribe", "streams": streams, "from": "earliest" });
-    socket.send(Message::text(wish.to_string()))?;
+    for stream in streams {
+        wish(&mut socket, stream)?;
+    }
     Ok(socket)
+}
+
+fn wish(socket: &mut WebSocket<TcpStream>, stream: &str) -> anyhow::Result<()> {
+    let wish = json!({ "type": "subscribe", "streams": [stream], "from": "earliest" });
+    Ok(socket.send(Message::text(wish.to_string()))?)
+}
+
+/// Takes what is no event. A stream that is not there yet is asked for again: a
+/// route makes it with its first event.
+pub(super) fn hear(socket: &mut WebSocket<TcpStream>, text: &str) -> anyhow::Result<()> {
+    let told: Value = serde_json::from_str(text)?;
+    match (told["type"].as_str(), told["code"].as_str(), told["path"].as_str()) {
+        (Some("subscribed" | "closing"), _, _) => Ok(()),
+        (_, Some("unknown-stream"), Some(stream)) => {
+            std::thread::sleep(MOMENT);
+            wish(socket, stream)
+        }
+        _ => bail!("the client was told: {text}"),
+    }
 }
 
 /// Counts events until the server says goodbye.
 fn count(mut socket: WebSocket<TcpStream>, received: &AtomicU64) -> anyhow::Result<()> {
     loop {
         match socket.read() {
-            Ok(Message::Text(text)) if text.starts_with(r#"{"type":"event""#) => {
+            Ok(Message::Text(text)) if text.starts_with(EVENT) => {
                 received.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(Message::Text(text)) if text.starts_with(r#"{"type":"subscribed""#) => {}
-            Ok(Message::Text(text)) if text.starts_with(r#"{"type":"closing""#) => {}
-            Ok(Message::Text(text)) => bail!("the client was told: {text}"),
+            Ok(Message::Text(text)) => hear(&mut socket, &text)?,
             Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed) => return Ok(()),
             Ok(_) => {}
             Err(error) => return Err(error).context("read a WebSocket"),
