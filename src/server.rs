@@ -362,6 +362,7 @@ fn addresses(server: &Arc<Server>) -> Router {
         .route("/api/v1/dlq/drop", post(dead_letters::forget))
         .route("/api/v1/dlq/{id}", get(dead_letters::show))
         .route("/api/v1/replay", get(replays::list).post(replays::ask))
+        .route("/api/v1/replay/dry-run", post(replays::dry_run))
         .route("/api/v1/replay/{kind}/{name}/cancel", post(replays::cancel))
         .route("/api/v1/backfills", get(backfills::list).post(backfills::start))
         .route("/api/v1/backfills/{id}/{action}", post(backfills::act))

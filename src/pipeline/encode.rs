@@ -66,6 +66,7 @@ impl Encoder {
         self.write_transaction(batch, row.transaction);
         let Self { head, key, key_end, transaction_text, again, .. } = self;
         let offset = batch.offset(row);
+        out.committed(batch.transactions[row.transaction as usize].time);
         out.push(
             offset,
             |out| {

@@ -213,7 +213,7 @@ fn spent() -> Problem {
     unauthorized("this ticket was used, or is over; each is good once".to_owned())
 }
 
-fn lacking(principal: &Principal, needed: Option<Role>) -> Problem {
+pub(super) fn lacking(principal: &Principal, needed: Option<Role>) -> Problem {
     if principal.is_anonymous() {
         return unauthorized("this walmill asks for a token".to_owned());
     }

@@ -18,6 +18,7 @@ use super::filter::Filter;
 use super::place::{Gap, Place};
 use super::problem::{Parameters, Problem, name_in_path};
 use super::runs::Form;
+use super::sse::REPLAY_FROM;
 use super::visit::count_events;
 use crate::model::event::Events;
 use crate::model::{Finding, Offset, Period};
@@ -43,7 +44,7 @@ pub(super) async fn events(
     access.check(asked.filter.as_ref())?;
     let seat =
         access.wanted(asked.filter.as_ref()).map(|wanted| Seat::new(wanted, Form::CloudEvents));
-    let start = asked.place.resolve(&stream, &server)?;
+    let start = asked.place.begin(&stream, &server).await?;
     let mut feed = Feed::new(stream, start);
     let mut page = Page::new(start.after, start.gap, asked.limit, seat);
     page.fill(&mut feed).await?;
@@ -62,14 +63,19 @@ pub(super) async fn events(
     }
     count_events(&server.state.metrics, "pull", page.count);
     let more = feed.newest() > page.next;
-    let fixed = asked.place != Place::Earliest && asked.place != Place::Latest;
+    // What committed at a time may be yet to come.
+    let fixed = matches!(asked.place, Place::Cursor(_) | Place::Event(_));
     let caching = match fixed && page.is_full() && more && page.gap.is_none() {
         // Events never change, so neither does a full page behind a given cursor.
         true if !server.config.is_guarded() => "public, max-age=3600, immutable",
         true => "private, max-age=3600, immutable",
         false => "no-store",
     };
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, caching)];
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CACHE_CONTROL, caching.to_owned()),
+        (REPLAY_FROM, server.cursor(start.after).to_string()),
+    ];
     Ok((headers, page.finish(feed.name(), more, &server)).into_response())
 }
 
@@ -83,8 +89,15 @@ struct Asked {
 
 impl Asked {
     fn read(uri: &Uri) -> Result<Self, Problem> {
-        let parameters = Parameters::read(uri, &["after", "limit", "wait", "filter"])?;
-        let place = parameters.get("after").map(|text| Place::read(text, "after")).transpose()?;
+        let parameters = Parameters::read(uri, &["after", "from", "limit", "wait", "filter"])?;
+        let place = match (parameters.get("after"), parameters.get("from")) {
+            (Some(_), Some(_)) => {
+                let message = "`from` and `after` both say where to begin";
+                return Err(Finding::error("bad-from", "from", message).suggest("give one").into());
+            }
+            (Some(text), None) => Some(Place::read(text, "after")?),
+            (None, text) => text.map(|text| Place::read(text, "from")).transpose()?,
+        };
         Ok(Self {
             place: place.unwrap_or(Place::Earliest),
             filter: parameters.filter()?,

@@ -46,11 +46,11 @@ pub(super) async fn subscribe(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::read(&uri, &["last_event_id", "filter"])?;
+    let parameters = Parameters::read(&uri, &["last_event_id", "from", "filter"])?;
     let (stream, access) = server.open(&name_in_path(path)?, &reader).await?;
     let filter = parameters.filter()?;
     access.check(filter.as_ref())?;
-    let start = asked_place(&parameters, &headers)?.resolve(&stream, &server)?;
+    let start = asked_place(&parameters, &headers)?.begin(&stream, &server).await?;
     let visit = server.visits.admit("sse", progress, reader.clone())?;
     let response_headers = [
         (header::CONTENT_TYPE, "text/event-stream".to_owned()),
@@ -78,7 +78,8 @@ pub(super) async fn subscribe(
 }
 
 /// A browser that reconnects says where it was in the header, and repeats the address it was first
-/// given: the header is the later word.
+/// given: the header is the later word. Those that can't send it put `last_event_id` behind the
+/// address, where `from` may stand already.
 fn asked_place(parameters: &Parameters, headers: &HeaderMap) -> Result<Place, Problem> {
     let header = match headers.get(LAST_EVENT_ID).map(|value| value.to_str()) {
         Some(Ok(text)) => Some(text).filter(|text| !text.is_empty()),
@@ -91,7 +92,10 @@ fn asked_place(parameters: &Parameters, headers: &HeaderMap) -> Result<Place, Pr
     Ok(match (header, parameters.get("last_event_id")) {
         (Some(text), _) => Place::read(text, "Last-Event-ID")?,
         (None, Some(text)) => Place::read(text, "last_event_id")?,
-        (None, None) => Place::Latest,
+        (None, None) => match parameters.get("from") {
+            Some(text) => Place::read(text, "from")?,
+            None => Place::Latest,
+        },
     })
 }
 

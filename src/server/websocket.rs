@@ -77,7 +77,7 @@ async fn asked_by_address(
     uri: &Uri,
     form: Form,
     reader: &Reader,
-    server: &Server,
+    server: &Arc<Server>,
 ) -> Result<Vec<Subscription>, Problem> {
     let parameters = Parameters::read(uri, &["streams", "from", "filter"])?;
     let Some(streams) = parameters.get("streams") else {

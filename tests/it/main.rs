@@ -35,6 +35,7 @@ mod real_clients;
 mod reload;
 mod replay;
 mod schema;
+mod since;
 mod slot;
 mod snapshot;
 mod source;

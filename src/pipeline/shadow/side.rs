@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::super::Limits;
 use super::super::changes::Changes;
 use super::super::encode::Encoder;
 use super::super::route::DryStreams;
 use super::super::rows::{Batch, Row, Tables};
 use super::super::stage::{Failure, Stage};
 use super::super::state::Frozen;
-use super::super::{Config, Limits};
-use super::{ShadowError, changes, next_batch};
+use super::{ShadowError, Trial, changes, next_batch};
 use crate::model::event::EventsBuilder;
+use crate::model::replay::Times;
 use crate::model::shadow::{Tally, Verdict};
 use crate::model::{Offset, Op};
 use crate::plugin::Plugin;
@@ -41,6 +42,9 @@ pub(super) struct Side {
     streams: DryStreams,
     encoder: Encoder,
     until: Offset,
+    /// Everything up to here is read.
+    at: Offset,
+    times: Times,
     /// Rows of the next batch: few after a failure, so that a chain that hangs is found out soon.
     rows: usize,
     judged: VecDeque<Judged>,
@@ -51,12 +55,12 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn new(
         store: &Store,
-        config: &Config,
+        trial: &Trial,
         chain: &[Arc<Plugin>],
         frozen: &Arc<Frozen>,
-        after: Offset,
-        until: Offset,
+        (after, until): (Offset, Offset),
     ) -> Result<Self, StoreError> {
+        let config = &trial.config;
         let stage = |plugin: &Arc<Plugin>| Stage::dry(Arc::clone(plugin), frozen);
         Ok(Self {
             changes: changes(store, config, after)?,
@@ -65,6 +69,8 @@ impl Side {
             streams: DryStreams::new(&config.name, config.streams.clone()),
             encoder: Encoder::new("/"),
             until,
+            at: after,
+            times: trial.times,
             rows: 1,
             judged: VecDeque::new(),
             used: Duration::ZERO,
@@ -74,11 +80,11 @@ impl Side {
 
     /// What it makes of the next change; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Judged>, ShadowError> {
-        while self.judged.is_empty() {
+        while self.judged.is_empty() && self.at < self.until {
             let limits = Limits { rows: self.rows, bytes: 1 << 20 };
             match next_batch(&mut self.changes, &mut self.tables, &limits)? {
                 Some(batch) => self.judge(batch)?,
-                None => return Ok(None),
+                None => break,
             }
         }
         let judged = self.judged.pop_front();
@@ -105,11 +111,14 @@ impl Side {
     }
 
     fn judge(&mut self, mut batch: Batch) -> Result<(), ShadowError> {
-        let until = self.until;
-        let beyond = |batch: &Batch, row: &Row| batch.offset(row) > until;
+        self.at = batch.end;
         let rows = std::mem::take(&mut batch.rows);
+        let is_wanted = |row: &Row| {
+            let time = batch.transactions[row.transaction as usize].time;
+            batch.offset(row) <= self.until && self.times.include(time)
+        };
         // Definitions and gaps pass every plugin.
-        let judged = |row: &Row| !matches!(row.op, Op::Schema | Op::Gap) && !beyond(&batch, row);
+        let judged = |row: &Row| !matches!(row.op, Op::Schema | Op::Gap) && is_wanted(row);
         let rows: Vec<Row> = rows.into_iter().filter(judged).collect();
         let inputs: Vec<(Offset, String)> =
             rows.iter().map(|row| self.input(&batch, row)).collect();

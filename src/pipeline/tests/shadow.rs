@@ -1,8 +1,11 @@
 //! Two versions over the same events, with no effect outside.
 
+use std::time::Duration;
+
 use super::super::shadow::{Range, Trial, compare};
 use super::*;
 use crate::model::EventId;
+use crate::model::replay::Times;
 use crate::model::shadow::{Comparison, Verdict};
 use crate::plugin::{Allow, Plugin};
 
@@ -40,7 +43,9 @@ fn trial(before: &Arc<Plugin>, after: &Arc<Plugin>, range: Range) -> Trial {
         before: vec![before.clone()],
         after: vec![after.clone()],
         range,
+        times: Times::default(),
         examples: 2,
+        longest: Duration::from_secs(10),
         cancel: CancellationToken::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -99,7 +100,7 @@ impl Wish {
         present: &[Subscription],
         form: Form,
         reader: &Reader,
-        server: &Server,
+        server: &Arc<Server>,
     ) -> Result<Vec<Subscription>, Finding> {
         let most = server.config.max_streams.get();
         if present.len() + self.streams.len() > most {
@@ -115,7 +116,7 @@ impl Wish {
             }
             let (stream, access) = server.open(&name, reader).await?;
             access.check(self.filter.as_ref())?;
-            let start = place.resolve(&stream, server)?;
+            let start = place.begin(&stream, server).await?;
             let wanted = access.wanted(self.filter.as_ref());
             granted.push(Subscription {
                 id: self.id.clone(),

@@ -140,6 +140,32 @@ impl Serving {
             .expect("commit");
     }
 
+    /// Commits a transaction of one event at this second of 2026-11-25T09:30:00Z, with this text.
+    pub fn commit_at(&self, stream: &str, second: u32, text: &str) {
+        let commit = Lsn(COMMIT_STEP * (1 + self.committed.fetch_add(1, Ordering::Relaxed)));
+        let offset = Offset::new(commit, 0);
+        let event = json!({
+            "specversion": "1.0", "id": EventId(offset).to_string(), "source": "/test/1/1",
+            "type": "walmill.row.insert", "subject": "t/1", "stream": stream,
+            "time": format!("2026-11-25T09:30:{second:02}.000000Z"), "data": text,
+        });
+        let mut builder = EventsBuilder::default();
+        builder.committed(1_795_599_000_000_000 + i64::from(second) * 1_000_000);
+        builder.push(
+            offset,
+            |bytes| bytes.extend_from_slice(b"t/1"),
+            |bytes| bytes.extend_from_slice(event.to_string().as_bytes()),
+        );
+        self.store
+            .commit(Outcome {
+                pipeline: "main".into(),
+                cursor: Offset::end_of(commit),
+                events: vec![(stream.into(), builder.finish())],
+                ..Outcome::default()
+            })
+            .expect("commit");
+    }
+
     /// Commits a transaction of these events' `data`; the key is each record's `id`.
     pub fn commit_rows(&self, stream: &str, rows: &[Value]) {
         let commit = Lsn(COMMIT_STEP * (1 + self.committed.fetch_add(1, Ordering::Relaxed)));
