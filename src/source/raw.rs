@@ -4,6 +4,7 @@
 use tokio::io::{ReadHalf, WriteHalf};
 
 use super::connection::Connection;
+use super::gather::Gather;
 use super::net::Socket;
 use super::options::Transactions;
 use super::wire::Wire;
@@ -19,6 +20,7 @@ const HEAD: usize = 1 + 24;
 /// `wal_sender_timeout`.
 pub struct Reader {
     wire: Wire<ReadHalf<Box<dyn Socket>>>,
+    gather: Gather,
     /// Without it the server would see the end.
     _writer: WriteHalf<Box<dyn Socket>>,
 }
@@ -34,7 +36,7 @@ impl Reader {
             connection.stream(Lsn::ZERO, Transactions::AsConfigured).await
         };
         let (wire, _writer) = start.await.map_err(words)?;
-        Ok(Self { wire, _writer })
+        Ok(Self { wire, gather: Gather::default(), _writer })
     }
 
     /// Reads until so many changes of rows have come.
@@ -45,13 +47,16 @@ impl Reader {
         let broken = |error| words(Fault::broken("receive", &error));
         let mut come = 0;
         while come < changes {
-            self.wire.fill().await.map_err(broken)?;
+            self.gather.fill(&mut self.wire).await.map_err(broken)?;
+            let mut messages = 0;
             while let Some((tag, body)) = self.wire.take().map_err(broken)? {
+                messages += 1;
                 let is_change = tag == b'd'
                     && body.first() == Some(&b'w')
                     && body.get(HEAD).is_some_and(|kind| CHANGES.contains(kind));
                 come += u64::from(is_change);
             }
+            self.gather.came(messages);
         }
         Ok(())
     }
