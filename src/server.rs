@@ -16,6 +16,7 @@ pub mod fanout;
 mod feed;
 pub mod filter;
 mod guard;
+mod pace;
 mod place;
 mod plugins;
 mod problem;
@@ -307,13 +308,11 @@ impl Server {
         }
     }
 
-    /// The streams that Supabase's clients read, as far as this one may see all of them.
-    fn supabase_streams(&self, reader: &auth::Reader) -> Vec<Arc<Stream>> {
+    /// The streams that Supabase's clients read, as far as they may.
+    fn supabase_streams(&self) -> Vec<Arc<Stream>> {
         let patterns = &self.config.supabase.streams;
-        let wanted = |stream: &Arc<Stream>| {
-            patterns.iter().any(|pattern| pattern.matches(stream.name()))
-                && reader.sees_all_of(stream.name(), &self.config)
-        };
+        let wanted =
+            |stream: &Arc<Stream>| patterns.iter().any(|pattern| pattern.matches(stream.name()));
         self.state.store.streams().into_iter().filter(wanted).collect()
     }
 

@@ -232,13 +232,16 @@ fn unauthorized(message: String) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, finding)
 }
 
+/// What pages of listed origins may send; `apikey` and `x-client-info` are Supabase's clients'.
+const ALLOWED_HEADERS: &str = "apikey, authorization, content-type, last-event-id, x-client-info";
+
 fn set_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // An address may bear a token, so it goes nowhere.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::VARY, HeaderValue::from_static("origin, authorization"));
     if let Some(origin) = origin {
-        let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
+        let allowed = HeaderValue::from_static(ALLOWED_HEADERS);
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, REPLAY_FROM.into());

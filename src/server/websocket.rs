@@ -3,7 +3,6 @@
 //! which streams and every text frame is one CloudEvent.
 
 mod message;
-mod pace;
 mod session;
 mod subscription;
 

@@ -98,15 +98,6 @@ impl Reader {
         principal.kind == Kind::Owner || principal.may_read(stream, config.auth.rule(stream))
     }
 
-    /// Whether they see every row and column of a stream, for those who read it in no other way.
-    pub(in crate::server) fn sees_all_of(&self, stream: &str, config: &Config) -> bool {
-        let is_limit = |rule: &Rule| {
-            !rule.rows.is_empty() || !rule.hidden.is_empty() || rule.authorizer.is_some()
-        };
-        self.principal.kind == Kind::Owner
-            || (self.may_list(stream, config) && !config.auth.rule(stream).is_some_and(is_limit))
-    }
-
     /// Whether what they showed is no longer good.
     pub(in crate::server) fn is_over(&self) -> bool {
         self.principal.lasts().is_some_and(|lasts| lasts.is_zero())
@@ -232,6 +223,11 @@ impl Guardian {
 
     pub(in crate::server) fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Whether there is anything that may end.
+    pub(in crate::server) fn is_needed(&self) -> bool {
+        self.expires.is_some() || !self.leases.is_empty()
     }
 
     /// Watches over one more stream.
