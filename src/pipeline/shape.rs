@@ -1,5 +1,6 @@
 //! The rows that a plugin makes: where each column comes from, and the table that they then have.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub struct Shape {
     fixed: Bytes,
     /// The key's columns in the input, when not all of them come through as they are.
     hidden_key: Option<Vec<usize>>,
+    /// Whether a column of the input comes more than once.
+    repeats: bool,
 }
 
 /// Where the values of a column, or of several in a row, come from.
@@ -66,7 +69,8 @@ impl Shape {
         let hides = !input.key.iter().all(comes_through);
         let table = tables.add_derived(derived(shape, &input.relation));
         let hidden_key = hides.then(|| input.key.clone());
-        Self { table, pieces, width: shape.columns.len(), fixed: fixed.into(), hidden_key }
+        let (repeats, width) = (repeats(shape), shape.columns.len());
+        Self { table, pieces, width, fixed: fixed.into(), hidden_key, repeats }
     }
 }
 
@@ -76,9 +80,12 @@ impl Shape {
     pub fn size(&self, batch: &Batch, row: &Row) -> u64 {
         let of_row = |span: Span| {
             let cells = batch.cells(span);
-            let inputs = self.pieces.iter().flat_map(|piece| match *piece {
-                Piece::Inputs(from, len) => cells.iter().skip(from).take(len),
-                Piece::Computed | Piece::Fixed(..) => cells.iter().skip(0).take(0),
+            let inputs = self.pieces.iter().flat_map(|piece| {
+                let (from, len) = match *piece {
+                    Piece::Inputs(from, len) => (from, len),
+                    Piece::Computed | Piece::Fixed(..) => (0, 0),
+                };
+                cells.iter().skip(from).take(len)
             });
             inputs.map(|cell| cell.size() as u64).sum::<u64>()
         };
@@ -107,6 +114,14 @@ fn derived(shape: &bindings::Shape, input: &Relation) -> Relation {
     }
 }
 
+fn repeats(shape: &bindings::Shape) -> bool {
+    let mut seen = HashSet::new();
+    shape.columns.iter().any(|column| match column.source {
+        bindings::Source::Input(index) => !seen.insert(index),
+        bindings::Source::Computed(_) | bindings::Source::Fixed(_) => false,
+    })
+}
+
 fn has_computed(shape: &bindings::Shape) -> bool {
     shape.columns.iter().any(|column| matches!(column.source, bindings::Source::Computed(_)))
 }
@@ -117,20 +132,39 @@ fn computed(name: &str, tag: u8) -> Column {
     Column { name, type_oid: 0, type_mod: -1, type_name: type_name.into(), kind, key: false }
 }
 
-/// The row in its new shape; `computed` are its computed cells, in order.
-pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Row {
-    // A batch is closed long before its buffers run out, so there is room for the constants.
-    let fixed = batch.constants(&shape.fixed).unwrap_or_default();
-    let hidden_key = match &shape.hidden_key {
+/// The row in its new shape; `computed` are its computed cells, in order. `None` where the batch
+/// has no place for the shape's constants.
+pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Option<Row> {
+    let fixed = batch.constants(&shape.fixed)?;
+    let repeated = if shape.repeats { shape.size(batch, &row) } else { 0 };
+    let computes: usize = computed.iter().map(|cell| cell.size()).sum();
+    let cells = 2 * shape.width * size_of::<Cell>();
+    let repeated = usize::try_from(repeated).unwrap_or(usize::MAX);
+    let made = size_of::<Row>() + cells + shape.fixed.len() + computes;
+    batch.count_made(made.saturating_add(repeated));
+    let (hidden_key, hidden_old) = match &shape.hidden_key {
         Some(key) if !row.hidden_key.is_some() => {
-            let cells: Vec<Cell> = key.iter().filter_map(|&at| cell(batch, row.new, at)).collect();
-            batch.add_cells(cells)
+            (key_cells(batch, key, row.new), key_cells(batch, key, row.old))
         }
-        _ => row.hidden_key,
+        _ => (row.hidden_key, row.hidden_old),
     };
     let new = reshape(batch, shape, row.new, fixed, computed);
     let old = reshape(batch, shape, row.old, fixed, &[]);
-    Row { table: shape.table, new, old, hidden_key, ..row }
+    Some(Row { table: shape.table, new, old, hidden_key, hidden_old, ..row })
+}
+
+/// The key's cells of a row, if there is one.
+fn key_cells(batch: &mut Batch, key: &[usize], of: Span) -> Span {
+    if !of.is_some() {
+        return of;
+    }
+    let start = batch.begin_row(key.len());
+    for &at in key {
+        if let Some(cell) = cell(batch, of, at) {
+            batch.push_cell(cell);
+        }
+    }
+    batch.span_from(start)
 }
 
 fn cell(batch: &Batch, span: Span, at: usize) -> Option<Cell> {

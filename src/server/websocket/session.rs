@@ -11,12 +11,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::error;
 
 use super::message::{self, Position, Request};
-use super::pace::Pace;
 use super::subscription::{Subscription, Wish, subscribed};
 use crate::model::{Cursor, Finding};
 use crate::server::auth::{Guardian, Lapse, Reader};
 use crate::server::connection::Stalled;
 use crate::server::feed::Found;
+use crate::server::pace::Pace;
 use crate::server::place::Gap;
 use crate::server::runs::{Form, Run};
 use crate::server::visit::Visit;
