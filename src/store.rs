@@ -350,6 +350,14 @@ impl Store {
         *self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
     }
 
+    /// One more of them, if it isn't there.
+    pub fn add_reader(&self, reader: Reader) {
+        let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !readers.contains(&reader) {
+            readers.push(reader);
+        }
+    }
+
     /// Removes what is older, or more, than retention says. This also happens by itself.
     pub fn retain_now(&self) -> Result<(), StoreError> {
         self.inner.retain(clock::now())

@@ -160,7 +160,7 @@ impl Crew {
     }
 
     /// What those of a config have not read yet is kept, as the store's config says. A stream that
-    /// a route makes later counts from the next start or reload on.
+    /// a route makes later is declared by the output that finds it.
     pub(super) fn declare_readers(&self, config: &Config) {
         let Config { pipelines, outputs, .. } = config;
         let mut streams: BTreeSet<String> =

@@ -43,6 +43,7 @@ use crate::model::pattern::Glob;
 use crate::model::status::OutputStatus;
 use crate::model::{EventRecord, clock};
 use crate::store::failing::{Failed, Failing};
+use crate::store::retention::Reader;
 use crate::store::{Store, StoreError};
 use feed::Feed;
 use gate::Gate;
@@ -261,6 +262,9 @@ impl<O: Output> Delivery<O> {
             if self.feeds.iter().all(|feed| feed.name() != name)
                 && self.config.streams.iter().any(|glob| glob.matches(name))
             {
+                // First of all: what a route made must not go before it is delivered.
+                let (output, stream_name) = (self.config.name.clone(), name.to_owned());
+                self.store.add_reader(Reader::Output { output, stream: stream_name });
                 let feed = Feed::open(&self.store, &self.config, stream, while_running).await?;
                 self.feeds.push(feed);
             }

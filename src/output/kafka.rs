@@ -62,7 +62,8 @@ struct Pending {
     alone: bool,
 }
 
-/// An event, whatever stream it is in.
+/// An event by its place and its JSON, which says its stream: two pipelines make events of one
+/// place and one key from a table that both read.
 type Name = (Offset, Bytes);
 
 /// Why librdkafka last had trouble.
@@ -276,7 +277,7 @@ impl Output for Kafka {
 }
 
 fn name(event: &EventRecord) -> Name {
-    (event.offset, event.key.clone())
+    (event.offset, event.json.clone())
 }
 
 /// A CloudEvent's attributes, as the Kafka protocol binding names them.

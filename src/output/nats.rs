@@ -230,7 +230,10 @@ impl Nats {
     ) -> Result<(), DeliverError> {
         let envelope = Envelope::read(event)?;
         let subject = self.config.subject.name(&envelope)?;
-        for message in self.encoder.messages(&envelope) {
+        for mut message in self.encoder.messages(&envelope) {
+            if self.config.reads_several() {
+                message.id = format!("{}/{}", envelope.attribute("stream"), message.id);
+            }
             let publish = self.publish(&message, previous.as_deref());
             let ack = context.send_publish(subject.to_string(), publish).await;
             let ack = ack.map_err(|error| judge(envelope.id(), error))?;

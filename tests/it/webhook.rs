@@ -10,6 +10,7 @@ mod schedule;
 mod tls;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use receiver::{Receiver, Reply, Request};
 use sha2::{Digest as _, Sha256};
-use walmill::model::Offset;
+use walmill::model::{Offset, Period};
 use walmill::output::webhook::{self, Webhook};
 use walmill::store::dead_letter::{By, Filter};
 
@@ -397,6 +398,35 @@ async fn a_new_stream_that_fits_the_pattern_is_delivered_from_its_beginning() {
     output.stop().await;
     let came: HashSet<_> = receiver.requests().iter().map(|r| r.event("subject")).collect();
     assert_eq!(came, HashSet::from(["b".to_owned(), "c".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_new_stream_whose_receiver_is_away_is_kept_and_delivered_from_its_beginning() {
+    let mut streams = Streams::kept_for(Period::from_millis(1));
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = up.clone();
+    let receiver =
+        Receiver::start(move |_| Reply::Status(if is_up.load(SeqCst) { 200 } else { 503 })).await;
+    let config = format!(
+        "name = 'billing'\nstreams = ['orders.*']\nurl = '{}'\nsecret = '{SECRET}'\n\
+         allow_private = true\nfrom = 'latest'\nretry = {{ initial = '10ms' }}",
+        receiver.url()
+    );
+    let old = streams.commit("orders.eu", &["old"]);
+    let output = Output::with(&streams, &config);
+    until("it has begun", || streams.checkpoint("orders.eu") == old.last().copied()).await;
+    for key in ["a", "b"] {
+        streams.commit("orders.us", &[key]);
+        streams.commit("posts", &[key]);
+    }
+    until("it was tried", || !receiver.requests().is_empty()).await;
+    streams.store.retain_now().expect("what is old goes");
+    assert!(streams.store.stream("posts").expect("a stream").purged() > Offset::START);
+    output.stop().await;
+    up.store(true, SeqCst);
+    let output = Output::with(&streams, &config);
+    until("both have come", || receiver.taken().len() == 2).await;
+    output.stop().await;
 }
 
 #[tokio::test]

@@ -47,16 +47,19 @@ impl Feed {
         let mut head = stream.head();
         let newest = *head.borrow_and_update();
         let (store, output) = (store.clone(), config.name.clone());
-        let latest = config.from == StartFrom::Latest && !while_running;
+        let from_latest = config.from == StartFrom::Latest;
         let name = stream.name().to_owned();
         let opened = blocking(move || {
-            let checkpoint = match (store.checkpoint(&output, &name)?, latest) {
-                (Some(checkpoint), _) => checkpoint,
-                (None, false) => Offset::START,
-                (None, true) => {
-                    store.save_checkpoint(&output, &name, newest, Vec::new())?;
-                    newest
+            let checkpoint = match store.checkpoint(&output, &name)? {
+                Some(checkpoint) => checkpoint,
+                None if from_latest => {
+                    // Where it begins is decided once: the next start must not take what came
+                    // meanwhile for what was there before.
+                    let begins = if while_running { Offset::START } else { newest };
+                    store.save_checkpoint(&output, &name, begins, Vec::new())?;
+                    begins
                 }
+                None => Offset::START,
             };
             let past = store.failing(&output, &name, checkpoint)?;
             let replay = store.replay(&Part::Output(output))?.filter(Replay::is_open);

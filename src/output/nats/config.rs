@@ -46,6 +46,16 @@ impl Config {
     pub fn stream_subject(&self) -> Option<String> {
         stream_subject(&self.subject)
     }
+
+    /// Whether it may deliver several streams. Two pipelines make events of the same id from a
+    /// table that both read, so the server could not find duplicates by the id alone.
+    #[must_use]
+    pub fn reads_several(&self) -> bool {
+        match self.delivery.streams.as_slice() {
+            [one] => one.literal().is_none(),
+            _ => true,
+        }
+    }
 }
 
 fn stream_subject(subject: &Template) -> Option<String> {

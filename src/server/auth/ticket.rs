@@ -38,17 +38,22 @@ impl Tickets {
         Some(ticket)
     }
 
-    /// Takes one back: whose it was, if it is still good.
+    /// Takes one back: whose it was, if it is still good, and what they had shown for it is, too.
     pub(in crate::server) fn redeem(&self, ticket: &str) -> Option<Principal> {
         let digest: [u8; 32] = Sha256::digest(ticket).into();
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (ends, principal) = out.remove(&digest)?;
-        (ends > Instant::now()).then_some(principal)
+        let is_over = principal.lasts().is_some_and(|left| left.is_zero());
+        (ends > Instant::now() && !is_over).then_some(principal)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::Map;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -61,6 +66,17 @@ mod tests {
         let ticket = tickets.issue(Principal::owner()).unwrap();
         tokio::time::advance(GOOD_FOR).await;
         assert!(tickets.redeem(&ticket).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_ticket_does_not_outlive_the_token_that_it_was_given_for() {
+        let tickets = Tickets::default();
+        let past = SystemTime::now() - Duration::from_secs(1);
+        let ticket = tickets.issue(Principal::of_claims(Map::new(), past)).unwrap();
+        assert!(tickets.redeem(&ticket).is_none());
+        let soon = SystemTime::now() + Duration::from_secs(60);
+        let ticket = tickets.issue(Principal::of_claims(Map::new(), soon)).unwrap();
+        assert!(tickets.redeem(&ticket).is_some());
     }
 
     #[tokio::test(start_paused = true)]

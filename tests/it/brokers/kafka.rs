@@ -35,8 +35,9 @@ fn output(streams: &Streams, cluster: &Mock, more: &str) -> Running {
 
 fn output_to(streams: &Streams, brokers: &str, more: &str) -> Running {
     let brokers: Vec<_> = brokers.split(',').map(|broker| format!("'{broker}'")).collect();
+    let which = if more.contains("streams =") { "" } else { "streams = ['orders']" };
     let config = format!(
-        "name = 'billing'\nstreams = ['orders']\nbrokers = [{}]\n\
+        "name = 'billing'\n{which}\nbrokers = [{}]\n\
          retry = {{ initial = '5ms', max = '50ms' }}\n\
          properties.'topic.metadata.propagation.max.ms' = '200'\n\
          properties.'reconnect.backoff.max.ms' = '200'\n{more}",
@@ -127,6 +128,24 @@ async fn an_event_is_a_message_with_its_attributes_and_its_key_decides_the_parti
     let mut owed = ids(&sent);
     owed.sort();
     assert_eq!(came, owed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_two_pipelines_made_of_one_change_are_both_produced() {
+    let cluster = cluster();
+    let mut streams = Streams::new();
+    let keys = ["public.orders/1", "public.orders/2"];
+    let last = streams.commit("orders", &keys).last().copied();
+    streams.commit_twins("audit", &keys);
+    let more = format!("streams = ['orders', 'audit']\ntopic = '{TOPIC}'");
+    let output = output(&streams, &cluster, &more);
+    for stream in ["orders", "audit"] {
+        until("both streams are there", || streams.checkpoint(stream) == last).await;
+    }
+    output.stop().await;
+    let seen = consume(&cluster, TOPIC, keys.len());
+    let of = |stream: &str| seen.iter().filter(|one| one.headers["ce_stream"] == stream).count();
+    assert_eq!((of("orders"), of("audit")), (2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

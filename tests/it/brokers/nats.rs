@@ -12,8 +12,9 @@ use crate::support::outputs::{Running, Streams, ids};
 use crate::support::until;
 
 fn output(streams: &Streams, server: &Server, more: &str) -> Running {
+    let which = if more.contains("streams =") { "" } else { "streams = ['orders']" };
     let config = format!(
-        "name = 'billing'\nstreams = ['orders']\nurl = 'nats://127.0.0.1:{}'\n\
+        "name = 'billing'\n{which}\nurl = 'nats://127.0.0.1:{}'\n\
          retry = {{ initial = '5ms', max = '50ms' }}\n{more}",
         server.port
     );
@@ -142,6 +143,27 @@ async fn where_nobody_else_writes_a_hot_key_needs_no_round_trip_for_each_event()
     assert!(error.contains("take out `exclusive`"), "{error}");
     until("all is stored", || streams.checkpoint("orders") == last).await;
     output.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_two_pipelines_made_of_one_change_are_both_stored() {
+    let Some(server) = server::nats().map(|server| server.with(&[])) else { return };
+    let context = client(&server).await;
+    make_stream(&context, stream::Config::default()).await;
+    let mut streams = Streams::new();
+    let keys = [KEYS[0], KEYS[1]];
+    let last = streams.commit("orders", &keys).last().copied();
+    streams.commit_twins("audit", &keys);
+    let output = output(&streams, &server, "streams = ['orders', 'audit']");
+    for stream in ["orders", "audit"] {
+        until("both streams are stored", || streams.checkpoint(stream) == last).await;
+    }
+    output.stop().await;
+    let subjects: Vec<_> =
+        stored(&context).await.iter().map(|message| message.subject.to_string()).collect();
+    for subject in ["walmill.orders", "walmill.audit"] {
+        assert_eq!(subjects.iter().filter(|own| *own == subject).count(), 2, "{subjects:?}");
+    }
 }
 
 #[tokio::test]

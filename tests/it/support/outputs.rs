@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use walmill::metrics::Metrics;
 use walmill::model::status::OutputStatus;
-use walmill::model::{EventId, EventsBuilder, Lsn, Offset};
+use walmill::model::{EventId, EventsBuilder, Lsn, Offset, Period};
 use walmill::output::deliver;
+use walmill::store::retention::Retention;
 use walmill::store::{self, Outcome, Store, StoreError};
 
 use super::process::PATIENCE;
@@ -16,29 +17,37 @@ use super::process::PATIENCE;
 /// A store that a test fills, in a folder of its own.
 pub struct Streams {
     folder: TempDir,
+    age: Period,
     pub store: Store,
     commit: u64,
 }
 
 impl Streams {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Self::open(&folder);
-        Self { folder, store, commit: 0 }
+        Self::kept_for(Retention::default().age)
     }
 
-    fn open(folder: &TempDir) -> Store {
-        let config = store::Config { path: folder.path().join("data"), ..Default::default() };
+    /// Events that are older than that go, unless an output has yet to deliver them.
+    pub fn kept_for(age: Period) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Self::open(&folder, age);
+        Self { folder, age, store, commit: 0 }
+    }
+
+    fn open(folder: &TempDir, age: Period) -> Store {
+        let retention = Retention { age, ..Retention::default() };
+        let path = folder.path().join("data");
+        let config = store::Config { path, retention, ..Default::default() };
         Store::open(&config, Arc::new(Metrics::new())).expect("open the store")
     }
 
     /// The store as a new process would find it.
     pub fn reopen(self) -> Self {
-        let Self { folder, store, commit } = self;
+        let Self { folder, age, store, commit } = self;
         store.close().expect("close the store");
         drop(store);
-        let store = Self::open(&folder);
-        Self { folder, store, commit }
+        let store = Self::open(&folder, age);
+        Self { folder, age, store, commit }
     }
 
     /// A transaction with one event for each key, as a pipeline named like the stream commits it.
@@ -46,6 +55,12 @@ impl Streams {
     pub fn commit(&mut self, stream: &str, keys: &[&str]) -> Vec<Offset> {
         let rows: Vec<_> = keys.iter().map(|key| (*key, serde_json::json!({}))).collect();
         self.commit_rows(stream, &rows)
+    }
+
+    /// The last transaction's events once more, in the stream of another pipeline of the same table.
+    pub fn commit_twins(&mut self, stream: &str, keys: &[&str]) -> Vec<Offset> {
+        self.commit -= 1;
+        self.commit(stream, keys)
     }
 
     /// A transaction of inserted rows, each under its key.
