@@ -57,7 +57,7 @@ impl Streams {
         self.commit_rows(stream, &rows)
     }
 
-    /// The last transaction's events once more, in the stream of another pipeline of the same table.
+    /// The last transaction's events once more, in the stream of another pipeline of its table.
     pub fn commit_twins(&mut self, stream: &str, keys: &[&str]) -> Vec<Offset> {
         self.commit -= 1;
         self.commit(stream, keys)
