@@ -246,7 +246,8 @@ impl Parts {
         let live = watch::Sender::new(Arc::new(self.config.clone()));
         let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
         let stage = Arc::new(plugins::Stage { store, config: live.subscribe(), shutdown });
-        self.registry.rehearse_with(Arc::clone(&stage) as Arc<dyn Rehearsal>);
+        let rehearsal = Arc::clone(&stage) as Arc<dyn Rehearsal>;
+        self.registry.rehearse_with(rehearsal, self.shutdown.clone());
         let watch = Some(Watch::start(self.registry.clone())?);
         let (sender, requests) = mpsc::channel(RELOADS);
         let (last, reported) = watch::channel(None);

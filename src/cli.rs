@@ -71,6 +71,9 @@ enum Command {
     Token(token::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
+    /// Reads a slot for the `bench` that started this.
+    #[command(name = bench::READER, hide = true)]
+    ReadAndThrowAway(bench::ReaderArguments),
     /// Compiles a plugin for the walmill that started this.
     #[command(name = compiler::COMMAND, hide = true)]
     CompilePlugin {
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Secret(arguments) => secret::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::ReadAndThrowAway(arguments) => bench::read(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

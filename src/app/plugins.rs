@@ -120,7 +120,13 @@ pub(super) struct Stage {
 }
 
 impl Rehearsal for Stage {
-    fn rehearse(&self, in_force: &Plugins, candidate: &Arc<Plugin>, events: u32) -> ShadowReport {
+    fn rehearse(
+        &self,
+        in_force: &Plugins,
+        candidate: &Arc<Plugin>,
+        events: u32,
+        cancel: &CancellationToken,
+    ) -> ShadowReport {
         let config = Arc::clone(&self.config.borrow());
         let mut report = ShadowReport::default();
         let name = candidate.name();
@@ -147,7 +153,7 @@ impl Rehearsal for Stage {
                 times: Times::default(),
                 examples: EXAMPLES,
                 longest: LONGEST,
-                cancel: self.shutdown.clone(),
+                cancel: cancel.clone(),
             };
             report.pipelines.push(compare(&self.store, &trial).unwrap_or_else(|error| {
                 let cut = Some(format!("it could not be made: {error}"));

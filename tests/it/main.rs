@@ -6,6 +6,7 @@ mod auth;
 mod author;
 mod backfill;
 mod bad_input;
+mod bench;
 mod brokers;
 mod compiler;
 mod console;
