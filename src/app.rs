@@ -187,7 +187,7 @@ impl Parts {
         );
         let busy = Arc::new(RwLock::new(()));
         let (reloads, stage) = self.start_manager(&mut tasks, crew, Arc::clone(&busy))?;
-        let (plugin_requests, served) = plugins::serve(&self.registry, stage, busy);
+        let (plugin_requests, served) = plugins::serve(&self.registry, Arc::clone(&stage), busy);
         tasks.spawn("plugin requests", served);
         let authorizers = plugins::authorizers(&self.config, &self.registry)?;
         let state = server::State {
@@ -198,6 +198,7 @@ impl Parts {
             plugins: self.registry.statuses(),
             plugin_requests,
             pipelines,
+            inputs: stage,
             outputs,
             reloads,
             authorizers,

@@ -10,6 +10,7 @@ mod changes;
 mod encode;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod input;
 mod json;
 mod replay;
 mod route;

@@ -17,7 +17,8 @@ use crate::model::ByteSize;
 use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
 use answer::{Answer, Measured, check_size, pass};
-use input::{clear, describe, empty, fill_envelope, is_of_table, moment};
+use input::{clear, empty, fill_envelope, moment};
+pub(super) use input::{describe, is_of_table};
 use plan::Plan;
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
