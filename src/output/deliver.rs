@@ -132,7 +132,8 @@ pub async fn run<O: Output>(
 ) -> Result<(), StoreError> {
     let output = Arc::new(output);
     loop {
-        disabled::wait(&config.name, &output.target(), &store, &status, &shutdown).await?;
+        disabled::wait(&config.name, &output.target(), (&store, &metrics), &status, &shutdown)
+            .await?;
         if shutdown.is_cancelled() {
             return Ok(());
         }

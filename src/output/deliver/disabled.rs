@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::blocking;
+use crate::metrics::{Metrics, Name};
 use crate::model::clock;
 use crate::model::status::{Disabled, OutputStatus};
 use crate::store::{Store, StoreError};
@@ -13,10 +14,11 @@ use crate::store::{Store, StoreError};
 pub(super) async fn wait(
     output: &str,
     target: &str,
-    store: &Store,
+    (store, metrics): (&Store, &Metrics),
     status: &watch::Sender<OutputStatus>,
     shutdown: &CancellationToken,
 ) -> Result<(), StoreError> {
+    let gauge = metrics.output_disabled.get_or_create_owned(&Name { name: output.into() });
     // Seen before the store is asked, so that no word of a person is missed.
     let mut news = store.again_news();
     let mut was_disabled = false;
@@ -27,6 +29,7 @@ pub(super) async fn wait(
                 "disabled until `walmill output enable {output}`; its checkpoint stays: {}",
                 disabled.why
             );
+            gauge.set(1);
             status.send_modify(|status| {
                 (status.error, status.disabled) = (Some(disabled.why.clone()), Some(disabled));
             });
@@ -38,6 +41,7 @@ pub(super) async fn wait(
             _ = news.changed() => {}
         }
     }
+    gauge.set(0);
     if was_disabled {
         tracing::info!(output, "enabled");
         status.send_modify(|status| (status.error, status.disabled) = (None, None));

@@ -79,6 +79,8 @@ async fn an_output_stays_disabled_through_restarts_until_a_person_enables_it() {
     assert!(disabled["why"].as_str().is_some_and(|why| why.contains("410 Gone")), "{status}");
     assert_eq!(disabled["target"], status["target"]);
     assert!(disabled["since"].as_i64().is_some_and(|since| since > 0));
+    let gauge = "walmill_output_disabled{name=\"billing\"}";
+    assert!(walmill.text("/metrics").await.contains(&format!("{gauge} 1")));
     let (code, said) = output(&walmill, &["ls"]);
     assert!(code == 0 && said.contains("disabled until `walmill output enable billing`"), "{said}");
     assert_eq!(receiver.requests().len(), 1, "it was left alone");
@@ -86,6 +88,7 @@ async fn an_output_stays_disabled_through_restarts_until_a_person_enables_it() {
     let (code, said) = output(&walmill, &["enable", "billing"]);
     assert_eq!((code, said.as_str()), (0, "output billing is enabled\n"));
     until("all has come", || receiver.taken().len() == 3).await;
+    assert!(walmill.text("/metrics").await.contains(&format!("{gauge} 0")));
     let status = walmill.json("/api/v1/outputs").await["outputs"][0].clone();
     assert_eq!(
         (&status["disabled"], &status["error"]),
