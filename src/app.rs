@@ -73,7 +73,7 @@ pub fn check_plugins(config: &Config) -> Vec<Finding> {
 #[must_use]
 pub fn source_config(config: &Config) -> source::Config {
     let mut source = config.source.clone();
-    let tables = config.pipelines.iter().flat_map(|pipeline| &pipeline.tables);
+    let tables = config.pipelines.iter().flat_map(|pipeline| pipeline.tables.iter());
     for table in tables.filter(|table| table.literal().is_some()) {
         if !source.tables.contains(table) {
             source.tables.push(table.clone());

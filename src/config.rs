@@ -5,6 +5,7 @@
 
 pub mod document;
 pub mod finding;
+mod raw;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use toml::de::DeTable;
 
+use crate::server::Raw;
 use crate::{output, pipeline, plugin, server, source, store};
 use document::{Document, interpolate, locate};
 use finding::{Finding, did_you_mean};
@@ -109,6 +111,7 @@ impl Config {
         if findings.iter().any(|finding| finding.severity == finding::Severity::Error) {
             return Err(findings);
         }
+        config.add_raw_tables();
         Ok(Loaded { config, warnings: findings })
     }
 
@@ -200,6 +203,7 @@ impl Check<'_> {
     fn run(mut self) -> Vec<Finding> {
         self.names();
         self.pipelines();
+        self.raw_tables();
         self.outputs();
         self.findings
     }
@@ -307,7 +311,7 @@ impl Check<'_> {
             let help = "take `http` out of its `allow`, if it does without".to_owned();
             self.warning("not-deterministic", &format!("plugins.{name}.allow.http"), message, help);
         }
-        if config.pipelines.is_empty() {
+        if config.pipelines.is_empty() && config.server.supabase.raw == Raw::None {
             let message = "there is no pipeline, so nothing comes out".to_owned();
             let help = "add a `[[pipeline]]` with a `name` and `tables`".to_owned();
             self.warning("no-pipeline", "", message, help);

@@ -34,6 +34,7 @@ pub mod cluster;
 pub mod config;
 pub mod metrics;
 pub mod model;
+pub mod mutation;
 pub mod output;
 pub mod pgoutput;
 pub mod pipeline;

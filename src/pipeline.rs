@@ -40,7 +40,7 @@ pub use schema::OnSchemaChange;
 pub use transform::TransformError;
 
 use crate::metrics::{Metrics, Name, Outcome as OutcomeLabel};
-use crate::model::pattern::{Glob, TablePattern};
+use crate::model::pattern::{Glob, TableChoice};
 use crate::model::status::{PipelineStatus, SchemaStatus};
 use crate::model::{Offset, clock};
 use crate::plugin::registry::Registry;
@@ -59,7 +59,7 @@ pub struct Config {
     pub name: String,
     /// The tables that it takes: `schema.table`, with `*`.
     #[serde(default)]
-    pub tables: Vec<TablePattern>,
+    pub tables: TableChoice,
     /// The prefixes of logical messages that it takes, with `*`.
     #[serde(default)]
     pub messages: Vec<Glob>,
@@ -75,6 +75,22 @@ pub struct Config {
     /// What happens when the definition of a table changes.
     #[serde(default)]
     pub on_schema_change: OnSchemaChange,
+}
+
+impl Config {
+    /// One that passes tables on as they are.
+    #[must_use]
+    pub fn of_tables(name: &str, tables: TableChoice) -> Self {
+        Self {
+            name: name.to_owned(),
+            tables,
+            messages: Vec::new(),
+            plugins: Vec::new(),
+            streams: Vec::new(),
+            on_error: OnError::default(),
+            on_schema_change: OnSchemaChange::default(),
+        }
+    }
 }
 
 /// What happens when a plugin fails on an event.

@@ -61,6 +61,7 @@ use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceSta
 use crate::model::{ByteSize, Period, Secret};
 use crate::store::Store;
 use crate::store::stream::Stream;
+pub use supabase::{RAW_STREAM, Raw};
 
 /// How long clients have to take their last message when walmill ends, and how long one that was
 /// too slow has to hear where to go on.
@@ -315,9 +316,7 @@ impl Server {
 
     /// The streams that Supabase's clients read, as far as they may.
     fn supabase_streams(&self) -> Vec<Arc<Stream>> {
-        let patterns = &self.config.supabase.streams;
-        let wanted =
-            |stream: &Arc<Stream>| patterns.iter().any(|pattern| pattern.matches(stream.name()));
+        let wanted = |stream: &Arc<Stream>| self.config.supabase.reads(stream.name());
         self.state.store.streams().into_iter().filter(wanted).collect()
     }
 

@@ -244,3 +244,45 @@ fn what_is_wrong_with_who_may_has_its_place() {
           help: did you mean `keys`?"#]],
     );
 }
+
+#[test]
+fn tables_without_a_pipeline_can_be_served_raw_and_no_others() {
+    let (config, _) = parse(&format!("{GOOD}[server.supabase]\nraw = true"), &[]).expect("good");
+    let raw = config.pipelines.last().expect("the raw tables");
+    assert!(raw.tables.takes("public", "users") && !raw.tables.takes("public", "orders"));
+    let some = format!("{GOOD}[server.supabase]\nraw = ['public.u*', 'public.orders*']");
+    let (config, _) = parse(&some, &[]).expect("good");
+    let raw = config.pipelines.last().expect("the raw tables");
+    assert!(raw.tables.takes("public", "orders2") && !raw.tables.takes("public", "orders"));
+    assert_eq!(parse(GOOD, &[]).expect("good").0.pipelines.len(), 1);
+    check(
+        "[server.supabase]\nraw = ['public.orders', 'private.x']",
+        &expect![[r#"
+        error[never-raw]: pipeline `orders` takes `public.orders`, so it is not served raw
+          at walmill.toml:15:8 server.supabase.raw[0]
+          help: give clients that one: streams = ["orders"]
+        error[never-raw]: the source does not publish `private.x`
+          at walmill.toml:15:25 server.supabase.raw[1]
+          help: add "private.x" to `source.tables`"#]],
+    );
+    check(
+        "[server.supabase]\nraw = 'all'",
+        &expect![[r#"
+        error[invalid-value]: invalid type: string "all", expected `true`, or a list of tables as in ["public.orders"]
+          at walmill.toml:15:7 server.supabase.raw"#]],
+    );
+    check(
+        "[server.supabase]\nraw = ['orders']",
+        &expect![[r#"
+        error[invalid-value]: `orders` is no table: write `schema.table`, as in `public.orders` or `public.*`
+          at walmill.toml:15:7 server.supabase.raw[0]"#]],
+    );
+    check(
+        "[[pipeline]]\nname = 'supabase-raw'\ntables = ['public.a']\n\
+         [server.supabase]\nraw = true",
+        &expect![[r#"
+            error[duplicate-name]: `supabase-raw` is where `server.supabase.raw` puts tables
+              at walmill.toml:15:8 pipeline[1].name
+              help: rename the pipeline, or remove `raw`"#]],
+    );
+}

@@ -1,6 +1,7 @@
 //! Names with `*` in them: which tables, which streams.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,14 @@ pub struct Glob(String);
 pub struct TablePattern {
     schema: Part,
     table: Part,
+}
+
+/// Tables that fit one of several patterns, and none of the exceptions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<TablePattern>")]
+pub struct TableChoice {
+    patterns: Vec<TablePattern>,
+    except: Vec<TablePattern>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,6 +46,35 @@ pub enum PatternError {
     /// A quote without its partner.
     #[error("`{0}` has an open quote")]
     OpenQuote(String),
+}
+
+impl TableChoice {
+    /// The same without these.
+    #[must_use]
+    pub fn except(self, except: Vec<TablePattern>) -> Self {
+        Self { except, ..self }
+    }
+
+    /// Whether the table is among them.
+    #[must_use]
+    pub fn takes(&self, schema: &str, table: &str) -> bool {
+        let fits = |pattern: &TablePattern| pattern.matches(schema, table);
+        self.patterns.iter().any(fits) && !self.except.iter().any(fits)
+    }
+}
+
+impl From<Vec<TablePattern>> for TableChoice {
+    fn from(patterns: Vec<TablePattern>) -> Self {
+        Self { patterns, except: Vec::new() }
+    }
+}
+
+impl Deref for TableChoice {
+    type Target = [TablePattern];
+
+    fn deref(&self) -> &[TablePattern] {
+        &self.patterns
+    }
 }
 
 impl Glob {
@@ -241,6 +279,15 @@ mod tests {
         assert!(!fits("public.*", "private", "Orders"));
         assert!(fits(r#""my.schema"."a""b*""#, "my.schema", "a\"b*"));
         assert!(!fits(r#"public."*""#, "public", "orders"));
+    }
+
+    #[test]
+    fn a_choice_of_tables_has_exceptions() {
+        let pattern = |text: &str| text.parse::<TablePattern>().expect(text);
+        let choice = TableChoice::from(vec![pattern("public.*")]);
+        let choice = choice.except(vec![pattern("public.orders"), pattern("*.secret*")]);
+        assert!(choice.takes("public", "users") && !choice.takes("other", "users"));
+        assert!(!choice.takes("public", "orders") && !choice.takes("public", "secrets"));
     }
 
     #[test]

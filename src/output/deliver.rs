@@ -424,14 +424,16 @@ impl<O: Output> Delivery<O> {
     }
 }
 
-/// What an event has behind it, by this process's clock. It waits no longer than its schedule says
-/// now, whatever that was before, and however a wall clock jumped.
+/// What an event has behind it, by this process's clock. It waits no longer than it was to wait
+/// when it failed, nor than its schedule says now, however a wall clock jumped.
 fn past_of(failing: &Failing, retry: &Retry) -> Past {
     let now = (Instant::now(), clock::now());
     let micros = |span: i64| Duration::from_micros(u64::try_from(span).unwrap_or_default());
     let ago = micros(now.1.saturating_sub(failing.first));
-    let ahead =
-        micros(failing.due.saturating_sub(now.1)).min(retry.bound(failing.attempts, failing.asked));
+    let longest = failing.wait.map_or(Duration::MAX, micros);
+    let ahead = micros(failing.due.saturating_sub(now.1))
+        .min(retry.bound(failing.attempts, failing.asked))
+        .min(longest);
     Past {
         attempts: failing.attempts,
         first_try: now.0.checked_sub(ago).unwrap_or(now.0),
@@ -443,5 +445,26 @@ async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_jumped_back_prolongs_no_wait() {
+        let now = clock::now();
+        let an_hour_ahead = now + 3_600_000_000;
+        let failing = Failing {
+            attempts: 1,
+            first: an_hour_ahead,
+            due: an_hour_ahead,
+            asked: true,
+            wait: Some(20_000),
+            tries: Vec::new(),
+        };
+        let past = past_of(&failing, &Retry::default());
+        assert!(past.due <= Instant::now() + Duration::from_millis(20));
     }
 }

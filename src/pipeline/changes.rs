@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::rows::{Batch, Cell, Row, Span, Tables, Transaction};
 use super::schema::{Gate, Halted, Redefined};
 use super::{Limits, tagged};
-use crate::model::pattern::{Glob, TablePattern};
+use crate::model::pattern::{Glob, TableChoice};
 use crate::model::{Column, Kind, Lsn, Offset, Op, Relation, RelationId, ReplicaIdentity};
 use crate::pgoutput::{self, Message, OldKind, Tuple, Value, frame, row};
 use crate::store::journal::{Block, Read, Reader};
@@ -60,7 +60,7 @@ enum Taken {
 pub struct Changes {
     store: Store,
     reader: Reader,
-    patterns: Vec<TablePattern>,
+    choice: TableChoice,
     messages: Vec<Glob>,
     /// By relation id, which are small numbers.
     taken: Vec<Taken>,
@@ -76,7 +76,7 @@ impl Changes {
     /// Reads what is behind `cursor`.
     pub fn new(
         store: Store,
-        patterns: Vec<TablePattern>,
+        choice: TableChoice,
         messages: Vec<Glob>,
         gate: Gate,
         cursor: Offset,
@@ -85,7 +85,7 @@ impl Changes {
         Self {
             store,
             reader,
-            patterns,
+            choice,
             messages,
             taken: Vec::new(),
             message_table: None,
@@ -305,7 +305,7 @@ impl Changes {
     }
 
     fn takes(&self, relation: &Relation) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(&relation.schema, &relation.table))
+        self.choice.takes(&relation.schema, &relation.table)
     }
 
     /// The change of a definition that a frame speaks of, if the pipeline takes the table under

@@ -24,7 +24,8 @@ pub fn value(kind: Kind, text: &[u8]) -> Vec<u8> {
 /// What is no block of this store's journal.
 pub fn events(store: &Store, block: Block) -> Result<Vec<Vec<u8>>, ChangesError> {
     let (tables, messages) = ("*.*".parse(), "*".parse());
-    let patterns = (tables.into_iter().collect(), messages.into_iter().collect());
+    let tables: Vec<_> = tables.into_iter().collect();
+    let patterns = (tables.into(), messages.into_iter().collect());
     let gate = Gate::open(store.clone(), "fuzz".into(), OnSchemaChange::Pass)?;
     let mut changes = Changes::new(store.clone(), patterns.0, patterns.1, gate, Offset::START);
     let (mut batch, mut tables) = (Batch::behind(Offset::START), Tables::default());

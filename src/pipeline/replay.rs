@@ -8,13 +8,13 @@ use super::changes::{Changes, ChangesError};
 use super::schema::{Gate, OnSchemaChange};
 use super::{Config, Halt, Limits, Pipeline};
 use crate::model::Offset;
-use crate::model::pattern::{Glob, TablePattern};
+use crate::model::pattern::{Glob, TableChoice};
 use crate::model::replay::{Part, Replay, ReplayState};
 use crate::store::{Again, Store, StoreError};
 
 /// What it takes to read the journal once more.
 pub(super) struct Replays {
-    tables: Vec<TablePattern>,
+    tables: TableChoice,
     messages: Vec<Glob>,
     running: Option<Running>,
     /// Whether the store has to be asked for one.

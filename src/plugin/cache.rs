@@ -94,13 +94,19 @@ impl Cache {
         self.prune("cwasm");
     }
 
-    /// Keeps a file that a plugin was made from.
+    /// Keeps a file that a plugin was made from, on disk when this returns: what is known of a
+    /// plugin is, too, and says that this version is in force.
     pub(super) fn keep(&self, version: &Version, bytes: &[u8]) {
-        let path = self.file(version);
-        if path.exists() {
+        // One that is there may not be whole, from before files were synced.
+        if self.kept(version).is_some() {
             return;
         }
-        if let Err(error) = self.write(&path, &[bytes]) {
+        let path = self.file(version);
+        let written = self.write(&path, &[bytes]).and_then(|()| {
+            File::open(&path)?.sync_all()?;
+            File::open(&self.folder)?.sync_all()
+        });
+        if let Err(error) = written {
             warn!(folder = %self.folder.display(), "keep plugin's file: {error:#}");
         }
         self.prune("wasm");
@@ -131,8 +137,8 @@ impl Cache {
         self.folder.join(format!("{}-{}.cwasm", version.hex(), self.kind))
     }
 
-    /// Writes a file that is there whole or not at all. It is not synced: what a power cut leaves
-    /// of it does not match its digest.
+    /// Writes a file that is there whole or not at all, but for a power cut: what that leaves of it
+    /// does not match its digest.
     fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         let mut options = OpenOptions::new();

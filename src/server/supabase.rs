@@ -22,6 +22,7 @@ mod text;
 mod to;
 mod types;
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -30,14 +31,16 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Server;
 use super::auth::Reader;
 use super::connection::Progress;
 use super::problem::Problem;
 use crate::model::Finding;
-use crate::model::pattern::Glob;
+use crate::model::pattern::{Glob, TablePattern};
 use frame::Version;
 pub(super) use http::{broadcast_many, broadcast_one};
 use session::Session;
@@ -54,6 +57,59 @@ pub struct Config {
     pub streams: Vec<Glob>,
     /// How values look to clients of the first generation.
     pub values: Values,
+    /// Tables that they read as they are, of those that no pipeline takes.
+    pub raw: Raw,
+}
+
+impl Config {
+    /// Whether there is anything for them.
+    fn is_on(&self) -> bool {
+        !self.streams.is_empty() || self.raw != Raw::None
+    }
+
+    /// Whether they read this stream.
+    pub(super) fn reads(&self, stream: &str) -> bool {
+        self.streams.iter().any(|pattern| pattern.matches(stream))
+            || (self.raw != Raw::None && stream == RAW_STREAM)
+    }
+}
+
+/// The stream of the tables that no pipeline takes, and the name of the pipeline that makes it.
+pub const RAW_STREAM: &str = "supabase-raw";
+
+/// Tables that are served as they are, of those that no pipeline takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Raw {
+    /// None.
+    #[default]
+    None,
+    /// All that the source publishes.
+    All,
+    /// These.
+    Tables(Vec<TablePattern>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Raw;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true`, or a list of tables as in [\"public.orders\"]")
+            }
+
+            fn visit_bool<E>(self, all: bool) -> Result<Raw, E> {
+                Ok(if all { Raw::All } else { Raw::None })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, tables: A) -> Result<Raw, A::Error> {
+                let tables = Vec::deserialize(SeqAccessDeserializer::new(tables))?;
+                Ok(if tables.is_empty() { Raw::None } else { Raw::Tables(tables) })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// How values look to clients of the first generation.
@@ -126,12 +182,12 @@ fn version(uri: &Uri) -> Result<Version, Problem> {
 }
 
 fn check_configured(server: &Server) -> Result<(), Problem> {
-    match server.config.supabase.streams.is_empty() {
-        false => Ok(()),
-        true => {
+    match server.config.supabase.is_on() {
+        true => Ok(()),
+        false => {
             let message = "no stream is given to Supabase's clients";
             let finding = Finding::error("no-supabase", "server.supabase.streams", message)
-                .suggest("name the streams in the config: [server.supabase] streams = [\"*\"]");
+                .suggest("name the streams in the config: [server.supabase] streams = [\"*\"], or raw = true");
             Err(Problem::new(StatusCode::NOT_FOUND, finding))
         }
     }

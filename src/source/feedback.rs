@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::Publisher;
 use crate::model::{Lsn, clock};
+use crate::mutation::{Mutation, is_on};
 use crate::store::journal::Durable;
 
 /// 2000-01-01 in microseconds since 1970-01-01: where PostgreSQL's clock starts.
@@ -115,6 +116,7 @@ impl<W: AsyncWrite + Unpin> Feedback<W> {
     async fn update(&mut self, wanted: Wanted) -> io::Result<()> {
         let durable = self.durable.borrow_and_update().lsn();
         let received = self.progress.received().max(durable);
+        let durable = if is_on(Mutation::ConfirmEarly) { received } else { durable };
         self.writer.write_all(&status_update(received, durable, wanted)).await?;
         self.writer.flush().await?;
         self.publisher.confirmed(durable);

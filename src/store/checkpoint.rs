@@ -4,6 +4,7 @@ use fjall::{Keyspace, OwnedWriteBatch};
 
 use super::StoreError;
 use crate::model::Offset;
+use crate::mutation::{Mutation, is_on};
 
 /// The keyspace of places.
 pub(super) struct Checkpoints {
@@ -33,7 +34,9 @@ impl Checkpoints {
         (output, stream): (&str, &str),
         at: Offset,
     ) {
-        batch.insert(&self.entries, output_key(output, stream), at.to_bytes());
+        if !is_on(Mutation::ForgetCheckpoint) {
+            batch.insert(&self.entries, output_key(output, stream), at.to_bytes());
+        }
     }
 
     fn read(&self, key: &[u8]) -> Result<Option<Offset>, StoreError> {

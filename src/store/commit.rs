@@ -12,6 +12,7 @@ use crate::metrics::Name;
 use crate::model::Offset;
 use crate::model::event::Events;
 use crate::model::replay::Replay;
+use crate::mutation::{Mutation, is_on};
 
 /// What one batch of a pipeline leaves behind: all of it, or none.
 #[derive(Debug, Default)]
@@ -61,6 +62,7 @@ type Runs = (Arc<Stream>, Vec<Events>);
 impl Inner {
     pub(super) fn commit(&self, outcome: Outcome) -> Result<(), StoreError> {
         let Outcome { pipeline, cursor, events, state, dead_letters, holds, again } = outcome;
+        self.mutate(&pipeline, cursor)?;
         let mut batch = self.db.batch();
         let mut runs = self.by_stream(&pipeline, events)?;
         // In the order of their names, so that two pipelines never wait for each other in a circle.
@@ -107,6 +109,20 @@ impl Inner {
             self.metrics.stream_events.get_or_create(&name).inc_by(events);
         }
         self.syncer.wrote();
+        Ok(())
+    }
+
+    /// What breaks its promises, where that is asked for.
+    fn mutate(&self, pipeline: &str, cursor: Offset) -> Result<(), StoreError> {
+        if is_on(Mutation::SplitCommit) {
+            let mut early = self.db.batch().durability(Some(PersistMode::Buffer));
+            self.checkpoints.set_pipeline(&mut early, pipeline, cursor);
+            early.commit()?;
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        if is_on(Mutation::Hoard) {
+            std::mem::forget(vec![1_u8; 4 << 20]);
+        }
         Ok(())
     }
 

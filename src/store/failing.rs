@@ -23,6 +23,9 @@ pub struct Failing {
     /// Whether the far side asked for that.
     #[serde(default)]
     pub asked: bool,
+    /// How long it was to wait, whatever the wall clock says by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<i64>,
     /// The newest tries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tries: Vec<Attempt>,

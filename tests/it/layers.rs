@@ -18,7 +18,7 @@ const ROWS: &[&[&str]] = &[
     &["server"],
     &["source", "pipeline", "output"],
     &["pgoutput", "plugin", "store"],
-    &["model", "metrics", "task", "cluster"],
+    &["model", "metrics", "task", "cluster", "mutation"],
 ];
 
 /// Arrows between rooms that are meant: what else crosses from a stage to another's engine is not.
@@ -137,13 +137,14 @@ fn imports_go_down_and_rooms_keep_to_themselves() {
         main → cli
         metrics →
         model →
-        output → metrics model store
+        mutation →
+        output → metrics model mutation store
         pgoutput → model
         pipeline → metrics model pgoutput plugin store
         plugin → metrics model
         server → metrics model store
-        source → metrics model pgoutput store
-        store → metrics model
+        source → metrics model mutation pgoutput store
+        store → metrics model mutation
         task →
     "#]]
     .assert_eq(&drawn);

@@ -465,3 +465,28 @@ async fn without_streams_there_is_nothing_at_their_addresses() {
         assert!(text.contains("[server.supabase] streams"), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_without_a_pipeline_are_served_as_they_are_if_the_config_says_so() {
+    if client::skipped() {
+        return;
+    }
+    let config = CONFIG
+        .replace("streams = [\"all\", \"all.*\"]", "streams = [\"all\"]\nraw = true")
+        .replace(
+            "[[pipeline]]\nname = \"all\"\ntables = [\"public.*\"]",
+            "[[pipeline]]\nname = \"all\"\ntables = [\"public.members\"]",
+        );
+    let stand = Stand::with(&config).await;
+    let bindings = json!([{ "event": "*", "schema": "public" }]);
+    let mut client = stand.second(NEWEST, bindings).await;
+    let mut first = stand.first("realtime-0.9.0", &["realtime:public"]).await;
+    stand.sql("insert into members values (1, 'ann', 'hidden')").await;
+    let change = client.next("change").await;
+    assert_eq!(change["new"], json!({ "id": 1, "name": "ann" }), "as the plugin makes it");
+    stand.sql("insert into other values (7)").await;
+    let change = client.next("change").await;
+    assert_eq!((&change["table"], &change["new"]), (&json!("other"), &json!({ "id": 7 })));
+    let tables = [first.next("change").await, first.next("change").await];
+    assert_eq!([&tables[0]["table"], &tables[1]["table"]], ["members", "other"]);
+}

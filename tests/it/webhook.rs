@@ -113,6 +113,8 @@ async fn order_per_key_holds_whatever_the_receiver_does_and_nothing_is_missing()
         Reply::Big(500),
         Reply::Big(200),
         Reply::Hang,
+        Reply::HalfClose,
+        Reply::Slow(std::time::Duration::from_millis(50), 500),
     ];
     let mut tries = 0;
     let receiver = Receiver::start(move |_| {

@@ -11,6 +11,7 @@ use super::{Delivery, End, Tried, Try};
 use crate::metrics::{Name, Outcome};
 use crate::model::attempt::Attempt;
 use crate::model::{EventRecord, clock};
+use crate::mutation::{Mutation, is_on};
 use crate::output::{DeliverError, Output, Undelivered};
 use crate::store::dead_letter::{By, DeadLetter};
 use crate::store::failing::{Failed, Failing};
@@ -28,6 +29,7 @@ impl<O: Output> Delivery<O> {
         };
         let name = Name { name: self.config.name.clone() };
         self.metrics.output_attempt.get_or_create(&name).observe(took.as_secs_f64());
+        let result = if is_on(Mutation::DropFailed) { Ok(()) } else { result };
         let Err(Undelivered { taken, error }) = result else {
             self.delivered(&lanes);
             self.metrics.output_circuit_open.get_or_create(&name).set(0);
@@ -127,6 +129,7 @@ impl<O: Output> Delivery<O> {
             first: now.saturating_sub(micros(failure.since_first_try)),
             due: now.saturating_add(micros(wait)),
             asked,
+            wait: Some(micros(wait)),
             tries: vec![attempt],
         };
         let stream = self.feeds[place.feed].name().to_owned();

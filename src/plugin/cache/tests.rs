@@ -36,6 +36,21 @@ fn compiled_code_is_kept_and_a_damaged_file_of_it_is_made_anew() {
 }
 
 #[test]
+fn a_kept_file_that_a_power_cut_left_half_is_kept_anew() {
+    let folder = Folder::new();
+    let engine = Engine::new(Some(&folder.join("cache"))).unwrap();
+    let (cache, version) = (engine.cache().unwrap(), Version::of(b"new"));
+    cache.keep(&version, b"new");
+    assert_eq!(cache.kept(&version).as_deref(), Some(&b"new"[..]));
+    for left in [&b"ne"[..], b"", b"\0\0\0"] {
+        fs::write(cache.file(&version), left).unwrap();
+        assert_eq!(cache.kept(&version), None);
+        cache.keep(&version, b"new");
+        assert_eq!(cache.kept(&version).as_deref(), Some(&b"new"[..]));
+    }
+}
+
+#[test]
 fn a_folder_that_others_may_write_to_is_refused() {
     let folder = Folder::new();
     fs::set_permissions(&*folder, fs::Permissions::from_mode(0o777)).unwrap();

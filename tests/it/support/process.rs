@@ -101,7 +101,7 @@ impl Walmill {
             if ready {
                 return;
             }
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("wait"));
+            let ended = self.ended();
             assert!(ended.is_none(), "walmill ended: {ended:?}\n{}", self.log());
             assert!(Instant::now() < deadline, "walmill is not ready\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -122,6 +122,13 @@ impl Walmill {
         let mut child = self.child.take().expect("it runs");
         child.kill().expect("kill walmill");
         child.wait().expect("wait for walmill");
+    }
+
+    /// How it ended, if it did so by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.as_mut()?.try_wait().expect("wait for walmill")?;
+        self.child = None;
+        Some(ended)
     }
 
     /// SIGTERM, and waits for the end.

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 pub enum Mode {
     /// They arrive.
     Open,
-    /// They vanish, and nobody is told, also not of an end. New connections are refused.
+    /// They vanish, and nobody is told, also not of an end. New connections are refused. A
+    /// connection that has lost bytes ends with that.
     BlackHole,
     /// Each connection is reset once the server has sent so many bytes.
     CutAfter(u64),
@@ -82,20 +83,26 @@ async fn pass(
     mut mode: watch::Receiver<Mode>,
     is_servers: bool,
 ) {
-    let (mut buffer, mut sent) = (vec![0; 16 << 10], 0);
+    let (mut buffer, mut sent, mut lost) = (vec![0; 16 << 10], 0, false);
     loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            _ = mode.wait_for(|mode| *mode != Mode::BlackHole), if lost => return,
+        };
+        let Ok(read @ 1..) = read else {
             let _ = mode.wait_for(|mode| *mode != Mode::BlackHole).await;
             return;
         };
         let now = *mode.borrow();
         let room = match now {
-            Mode::Open => read,
-            Mode::BlackHole => continue,
+            Mode::BlackHole => {
+                lost = true;
+                continue;
+            }
             Mode::CutAfter(limit) if is_servers => {
                 usize::try_from(limit.saturating_sub(sent)).unwrap_or(read).min(read)
             }
-            Mode::CutAfter(_) => read,
+            Mode::Open | Mode::CutAfter(_) => read,
         };
         if to.write_all(&buffer[..room]).await.is_err() || room < read {
             return;

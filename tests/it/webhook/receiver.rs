@@ -39,6 +39,10 @@ pub enum Reply {
     Full(u16, String, String),
     /// Takes the request and says nothing, until walmill's patience ends.
     Hang,
+    /// Takes the request, ends its own half of the connection, and waits for the other's.
+    HalfClose,
+    /// A status, after a time.
+    Slow(Duration, u16),
     /// Reads the request and resets the connection.
     Reset,
     /// Says 200, promises a body, and resets the connection.
@@ -47,6 +51,20 @@ pub enum Reply {
     Garbage,
     /// This status with a body of 3 MB.
     Big(u16),
+}
+
+impl Reply {
+    /// Whether it begins with a 2xx.
+    pub fn takes(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(200..300)
+                | Self::Full(200..300, ..)
+                | Self::Slow(_, 200..300)
+                | Self::Big(200..300)
+                | Self::ResetInAnswer
+        )
+    }
 }
 
 pub struct Receiver {
@@ -82,6 +100,12 @@ impl Receiver {
         self.requests.lock().expect("no panic").clone()
     }
 
+    /// Forgets what came so far.
+    #[allow(dead_code, reason = "only what runs for hours needs it")]
+    pub fn forget(&self) {
+        self.requests.lock().expect("no panic").clear();
+    }
+
     /// What was answered with a 2xx.
     pub fn taken(&self) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request.taken).collect()
@@ -106,13 +130,7 @@ async fn serve(
             // One lock around both: what one request is told depends on what was seen before it.
             let mut seen = seen.lock().expect("no panic");
             let reply = (script.lock().expect("no panic"))(&request);
-            request.taken = matches!(
-                reply,
-                Reply::Status(200..300)
-                    | Reply::Full(200..300, ..)
-                    | Reply::Big(200..300)
-                    | Reply::ResetInAnswer
-            );
+            request.taken = reply.takes();
             seen.push(request);
             reply
         };
@@ -145,6 +163,15 @@ async fn answer(connection: &mut TcpStream, reply: Reply) -> Option<()> {
         Reply::Hang => {
             tokio::time::sleep(Duration::from_secs(600)).await;
             return None;
+        }
+        Reply::HalfClose => {
+            connection.shutdown().await.ok()?;
+            while connection.read_u8().await.is_ok() {}
+            return None;
+        }
+        Reply::Slow(time, status) => {
+            tokio::time::sleep(time).await;
+            (status, String::new(), String::new())
         }
         Reply::Reset => return reset(connection),
         Reply::ResetInAnswer => {
