@@ -15,7 +15,7 @@ mod value;
 use std::cmp::Ordering;
 
 use crate::model::Finding;
-pub(super) use text::{Like, Pattern};
+pub(super) use text::{LONGEST_PATTERN, Like, Pattern};
 pub use value::Literal;
 pub(super) use value::hash_value;
 

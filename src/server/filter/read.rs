@@ -1,7 +1,7 @@
 //! Filters as they are written.
 
 use super::value::Literal;
-use super::{Comparison, Condition, Group, Is, Like, MAX_VALUES, Test, label};
+use super::{Comparison, Condition, Group, Is, LONGEST_PATTERN, Like, MAX_VALUES, Test, label};
 use crate::model::Finding;
 use crate::model::finding::did_you_mean;
 
@@ -73,7 +73,13 @@ impl<'a> Reader<'a> {
             "gt" => Comparison::Greater,
             "gte" => Comparison::GreaterOrEqual,
             "in" => return self.list().map(Test::In),
-            "like" => return Ok(Test::Like(Like::new(&self.value()?))),
+            "like" => {
+                let pattern = self.value()?;
+                if pattern.len() > LONGEST_PATTERN {
+                    return Err(self.bad(format!("a pattern has {LONGEST_PATTERN} bytes at most")));
+                }
+                return Ok(Test::Like(Like::new(&pattern)));
+            }
             _ => return self.is().map(Test::Is),
         };
         Ok(Test::Compare(comparison, Literal::new(self.value()?)))

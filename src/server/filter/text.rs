@@ -8,35 +8,46 @@ use regex::{Regex, RegexBuilder};
 /// Bytes that a compiled regular expression may take.
 const LARGEST_REGEX: usize = 64 << 10;
 
+/// Bytes of a pattern.
+pub(in crate::server) const LONGEST_PATTERN: usize = 1 << 10;
+
 /// SQL's LIKE: `%` stands for any run of characters, `_` for one, and a backslash before either for
 /// itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::server) struct Like {
-    parts: Vec<Part>,
+    /// What stands between the `%`.
+    segments: Vec<Segment>,
     /// ILIKE: upper and lower case are the same.
     insensitive: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Part {
-    Run,
-    One,
-    Letter(char),
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Segment {
+    /// Found in linear time, so that a large value costs what it takes to read it.
+    Plain(String),
+    /// With a `_` in it, which is `None`.
+    Loose(Vec<Option<char>>),
 }
 
 impl Like {
     pub(in crate::server) fn new(pattern: &str) -> Self {
         let mut letters = pattern.chars();
-        let mut parts = Vec::new();
+        let mut segments = vec![Vec::new()];
         while let Some(letter) = letters.next() {
-            parts.push(match letter {
-                '%' => Part::Run,
-                '_' => Part::One,
-                '\\' => Part::Letter(letters.next().unwrap_or('\\')),
-                letter => Part::Letter(letter),
-            });
+            let part = match letter {
+                '%' => {
+                    segments.push(Vec::new());
+                    continue;
+                }
+                '_' => None,
+                '\\' => Some(letters.next().unwrap_or('\\')),
+                letter => Some(letter),
+            };
+            // There is always one.
+            segments.last_mut().into_iter().for_each(|segment| segment.push(part));
         }
-        Self { parts, insensitive: false }
+        let segments = segments.into_iter().map(Segment::of).collect();
+        Self { segments, insensitive: false }
     }
 
     /// ILIKE.
@@ -49,28 +60,63 @@ impl Like {
             true => Cow::Owned(text.to_lowercase()),
             false => Cow::Borrowed(text),
         };
-        // Greedy with one point to go back to: never worse than the product of the two lengths.
-        let mut at = 0;
-        let mut rest = text.chars();
-        let mut back = None;
-        loop {
-            let here = rest.clone();
-            let letter = rest.next();
-            match (self.parts.get(at), letter) {
-                (Some(Part::Run), _) => {
-                    at += 1;
-                    back = Some((at, here.clone()));
-                    rest = here;
+        let (first, rest) = match self.segments.as_slice() {
+            [] => return text.is_empty(),
+            [whole] => return whole.at_start(&text) == Some(text.len()),
+            [first, rest @ ..] => (first, rest),
+        };
+        let Some(start) = first.at_start(&text) else { return false };
+        let mut text = &text[start..];
+        let Some((last, middle)) = rest.split_last() else { return false };
+        for segment in middle {
+            // The first place leaves the most for what comes behind.
+            let Some(end) = segment.find(text) else { return false };
+            text = &text[end..];
+        }
+        last.is_at_end(text)
+    }
+}
+
+impl Segment {
+    fn of(parts: Vec<Option<char>>) -> Self {
+        let plain: Option<String> = parts.iter().copied().collect();
+        plain.map_or(Self::Loose(parts), Self::Plain)
+    }
+
+    /// Where it ends, if the text begins with it.
+    fn at_start(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Plain(plain) => text.starts_with(&**plain).then_some(plain.len()),
+            Self::Loose(parts) => {
+                let mut letters = text.chars();
+                for part in parts {
+                    let letter = letters.next()?;
+                    if part.is_some_and(|own| own != letter) {
+                        return None;
+                    }
                 }
-                (Some(Part::One), Some(_)) => at += 1,
-                (Some(Part::Letter(own)), Some(letter)) if *own == letter => at += 1,
-                (None, None) => return true,
-                (_, None) => return false,
-                (_, Some(_)) => {
-                    let Some((behind, from)) = &mut back else { return false };
-                    from.next();
-                    (at, rest) = (*behind, from.clone());
-                }
+                Some(text.len() - letters.as_str().len())
+            }
+        }
+    }
+
+    /// Where it ends, at the first place in the text where it stands.
+    fn find(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Plain(plain) => text.find(&**plain).map(|at| at + plain.len()),
+            Self::Loose(_) => {
+                let mut places = text.char_indices().map(|(at, _)| at);
+                places.find_map(|at| self.at_start(&text[at..]).map(|end| at + end))
+            }
+        }
+    }
+
+    fn is_at_end(&self, text: &str) -> bool {
+        match self {
+            Self::Plain(plain) => text.ends_with(&**plain),
+            Self::Loose(parts) => {
+                let mut places = text.char_indices().rev().skip(parts.len() - 1);
+                places.next().is_some_and(|(at, _)| self.at_start(&text[at..]).is_some())
             }
         }
     }

@@ -1,12 +1,17 @@
 //! `column=op.value`: which rows a client wants to hear of, in PostgREST's words. Several
 //! conditions, with commas between them, must all hold; of those in `or=(…)` one.
 
-use crate::server::filter::{Comparison, Condition, Filter, Is, Like, Literal, Pattern, Test};
+use crate::server::filter::{
+    Comparison, Condition, Filter, Is, LONGEST_PATTERN, Like, Literal, Pattern, Test,
+};
 
 /// Bytes of a filter's text.
 const LONGEST: usize = 16 << 10;
 /// Values that `in` may list.
 const MOST_VALUES: usize = 100;
+/// Regular expressions in one filter, or in the filters of a channel. Each takes memory while it is
+/// compiled and after, so they are counted before.
+pub(super) const MOST_PATTERNS: usize = 16;
 /// Conditions in one filter.
 const MOST_CONDITIONS: usize = 50;
 /// Ways in which a filter may hold, when every `or` in it is written out.
@@ -22,12 +27,20 @@ pub(super) fn read(text: &str) -> Result<Filter, String> {
     if text.len() > LONGEST {
         return Err(format!("a filter has {LONGEST} bytes at most"));
     }
+    if patterns(text) > MOST_PATTERNS {
+        return Err(format!("a filter has {MOST_PATTERNS} regular expressions at most"));
+    }
     let parts = split(text)?.into_iter().map(|part| Node::read(part.trim(), 0));
     let all = Node::All(parts.collect::<Result<_, _>>()?);
     match all.conditions() {
         0..=MOST_CONDITIONS => all.groups(false).map(Filter::of_groups),
         many => Err(format!("{many} conditions are more than {MOST_CONDITIONS}")),
     }
+}
+
+/// How many regular expressions there may be in a filter: what looks like one is counted.
+pub(super) fn patterns(text: &str) -> usize {
+    text.matches("match.").count()
 }
 
 /// `COL=eq.VAL` of a topic of the first generation, where the value is all the rest, commas and
@@ -189,6 +202,9 @@ fn read_test(operator: &str, value: &str) -> Result<Test, String> {
         "gt" => compared(Comparison::Greater),
         "gte" => compared(Comparison::GreaterOrEqual),
         "in" => Test::In(list(value)?),
+        "like" | "ilike" if value.len() > LONGEST_PATTERN => {
+            return Err(format!("a pattern has {LONGEST_PATTERN} bytes at most"));
+        }
         "like" => Test::Like(Like::new(&one())),
         "ilike" => Test::Like(Like::insensitive(&one())),
         "match" => Test::Match(Pattern::new(&one(), false)?),

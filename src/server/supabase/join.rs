@@ -153,11 +153,18 @@ impl Config {
     fn read(config: &Value) -> Result<Self, String> {
         let at = |path: &[&str]| path.iter().try_fold(config, |value, name| value.get(name));
         let bindings = at(&["postgres_changes"]).and_then(Value::as_array);
-        let asked = bindings.into_iter().flatten().filter_map(Value::as_object).cloned();
-        let bindings: Vec<Binding> = asked.map(Binding::read).collect();
-        if bindings.len() > MOST_BINDINGS {
+        if bindings.is_some_and(|bindings| bindings.len() > MOST_BINDINGS) {
             return Err(format!("a channel has {MOST_BINDINGS} bindings at most"));
         }
+        let asked = bindings.into_iter().flatten().filter_map(Value::as_object);
+        let filters = asked.clone().filter_map(|binding| binding.get("filter")?.as_str());
+        if filters.map(filter::patterns).sum::<usize>() > filter::MOST_PATTERNS {
+            let most = filter::MOST_PATTERNS;
+            return Err(format!(
+                "the filters of a channel have {most} regular expressions at most"
+            ));
+        }
+        let bindings: Vec<Binding> = asked.cloned().map(Binding::read).collect();
         if bindings.iter().map(|binding| binding.filter.groups().len()).sum::<usize>() > MOST_GROUPS
         {
             return Err(format!("the filters of a channel can hold in {MOST_GROUPS} ways at most"));

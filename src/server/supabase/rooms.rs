@@ -2,7 +2,7 @@
 //! the clients stay.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
@@ -12,6 +12,8 @@ use super::text::quoted;
 
 /// Posts that wait for one connection.
 const QUEUE: usize = 1_024;
+/// Bytes of those, unless one alone has more.
+const QUEUED_BYTES: usize = 4 << 20;
 /// Metas that one key may have in a room.
 const MOST_METAS: usize = 100;
 
@@ -28,6 +30,21 @@ pub(super) enum Post {
     Broadcast(Broadcast),
     /// JSON of a presence_diff.
     Presence(String),
+}
+
+impl Post {
+    /// Bytes that it takes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Presence(diff) => diff.len(),
+            Self::Broadcast(Broadcast { event, json, binary }) => {
+                let bytes = binary
+                    .as_ref()
+                    .map_or(0, |(meta, _, content)| meta.len().saturating_add(content.len()));
+                event.len() + json.as_ref().map_or(0, String::len) + bytes
+            }
+        }
+    }
 }
 
 /// A broadcast.
@@ -103,12 +120,32 @@ pub(super) struct Inbox {
     sender: mpsc::Sender<(RoomName, Arc<Post>)>,
     /// Something did not fit: who is present must be told anew.
     overflowed: Arc<AtomicBool>,
+    /// Bytes of the posts that wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What waits for a connection.
+#[derive(Debug)]
+pub(super) struct Posts {
+    receiver: mpsc::Receiver<(RoomName, Arc<Post>)>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Posts {
+    /// The next one, once there is one; `None` when nobody can send any more.
+    pub(super) async fn next(&mut self) -> Option<(RoomName, Arc<Post>)> {
+        let post = self.receiver.recv().await?;
+        self.waiting.fetch_sub(post.1.size(), Ordering::Relaxed);
+        Some(post)
+    }
 }
 
 impl Inbox {
-    pub(super) fn new() -> (Self, mpsc::Receiver<(RoomName, Arc<Post>)>) {
+    pub(super) fn new() -> (Self, Posts) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { sender, overflowed: Arc::default() }, receiver)
+        let waiting = Arc::<AtomicUsize>::default();
+        let posts = Posts { receiver, waiting: Arc::clone(&waiting) };
+        (Self { sender, overflowed: Arc::default(), waiting }, posts)
     }
 
     /// Whether something did not fit since this was asked last.
@@ -117,7 +154,11 @@ impl Inbox {
     }
 
     fn put(&self, room: &RoomName, post: &Arc<Post>) {
-        if self.sender.try_send((room.clone(), Arc::clone(post))).is_err() {
+        let size = post.size();
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        let fits = before == 0 || before.saturating_add(size) <= QUEUED_BYTES;
+        if !fits || self.sender.try_send((room.clone(), Arc::clone(post))).is_err() {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
             self.overflowed.store(true, Ordering::Relaxed);
         }
     }
@@ -302,14 +343,16 @@ fn random_reference() -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn name(topic: &str) -> RoomName {
         RoomName { topic: topic.into(), private: false }
     }
 
-    fn posts(inbox: &mut mpsc::Receiver<(RoomName, Arc<Post>)>) -> Vec<Value> {
-        std::iter::from_fn(|| inbox.try_recv().ok())
+    fn posts(inbox: &mut Posts) -> Vec<Value> {
+        std::iter::from_fn(|| inbox.next().now_or_never().flatten())
             .map(|(_, post)| match &*post {
                 Post::Presence(diff) => serde_json::from_str(diff).unwrap(),
                 Post::Broadcast(broadcast) => json!(broadcast.event),
@@ -380,6 +423,21 @@ mod tests {
         (0..QUEUE + 1).for_each(|_| rooms.broadcast(&name("a"), broadcast("b")));
         assert!(inbox.take_overflow() && !inbox.take_overflow());
         assert_eq!(posts(&mut slow).len(), QUEUE);
+    }
+
+    #[test]
+    fn what_waits_for_a_connection_is_bounded_in_bytes_and_there_is_room_again_once_it_reads() {
+        let rooms = Arc::new(Rooms::default());
+        let (inbox, mut slow) = Inbox::new();
+        let _seat = rooms.enter(name("a"), inbox.clone(), (false, false), None);
+        let large = || Broadcast { json: Some("x".repeat(QUEUED_BYTES / 4)), ..broadcast("large") };
+        (0..8).for_each(|_| rooms.broadcast(&name("a"), large()));
+        assert!(inbox.take_overflow());
+        assert_eq!(posts(&mut slow).len(), 3);
+        // One alone always fits.
+        let json = Some("x".repeat(2 * QUEUED_BYTES));
+        rooms.broadcast(&name("a"), Broadcast { json, ..broadcast("larger") });
+        assert_eq!(posts(&mut slow), [json!("larger")]);
     }
 
     #[test]

@@ -9,14 +9,13 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::SinkExt as _;
 use futures_util::future::{pending, select_all};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::channel::Channel;
 use super::frame::{self, Payload, Version};
 use super::leave::Leave;
 use super::reading::Next;
-use super::rooms::{Broadcast, Inbox, Post, RoomName};
+use super::rooms::{Broadcast, Inbox, Post, Posts, RoomName};
 use super::to::To;
 use crate::server::auth::Lapse;
 use crate::server::feed::Found;
@@ -44,7 +43,7 @@ pub(super) struct Session {
     pace: Pace,
     version: Version,
     inbox: Inbox,
-    posts: mpsc::Receiver<(RoomName, Arc<Post>)>,
+    posts: Posts,
     channels: Vec<Channel>,
     /// Which channel is asked first, so that a busy one does not starve the others.
     turn: usize,
@@ -107,7 +106,7 @@ impl Session {
             () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
             message = self.pace.next(&mut self.socket) => self.hear(message).await,
             _ = self.look.tick() => self.look_around().await,
-            Some((room, post)) = self.posts.recv() => self.pass_on(&room, &post).await,
+            Some((room, post)) = self.posts.next() => self.pass_on(&room, &post).await,
             (channel, next) = next_ready(&mut self.channels, self.turn) => {
                 self.go_on(channel, next).await
             }
