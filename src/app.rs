@@ -187,7 +187,7 @@ impl Parts {
         );
         let busy = Arc::new(RwLock::new(()));
         let (reloads, stage) = self.start_manager(&mut tasks, crew, Arc::clone(&busy))?;
-        let (plugin_requests, served) = plugins::serve(&self.registry, stage, busy);
+        let (plugin_requests, served) = plugins::serve(&self.registry, Arc::clone(&stage), busy);
         tasks.spawn("plugin requests", served);
         let authorizers = plugins::authorizers(&self.config, &self.registry)?;
         let state = server::State {
@@ -198,6 +198,7 @@ impl Parts {
             plugins: self.registry.statuses(),
             plugin_requests,
             pipelines,
+            inputs: stage,
             outputs,
             reloads,
             authorizers,
@@ -246,7 +247,8 @@ impl Parts {
         let live = watch::Sender::new(Arc::new(self.config.clone()));
         let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
         let stage = Arc::new(plugins::Stage { store, config: live.subscribe(), shutdown });
-        self.registry.rehearse_with(Arc::clone(&stage) as Arc<dyn Rehearsal>);
+        let rehearsal = Arc::clone(&stage) as Arc<dyn Rehearsal>;
+        self.registry.rehearse_with(rehearsal, self.shutdown.clone());
         let watch = Some(Watch::start(self.registry.clone())?);
         let (sender, requests) = mpsc::channel(RELOADS);
         let (last, reported) = watch::channel(None);

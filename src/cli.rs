@@ -12,6 +12,7 @@ mod dlq;
 mod doctor;
 mod file;
 mod init;
+mod output;
 mod pipeline;
 mod plugin;
 mod replay;
@@ -57,6 +58,8 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Tell a pipeline that runs to go on.
     Pipeline(pipeline::Arguments),
+    /// Outputs: those of a walmill that runs; enable one again.
+    Output(output::Arguments),
     /// Look at dead letters; try them again, drop or export them.
     Dlq(dlq::Arguments),
     /// Plugins: those in force in a walmill that runs.
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Output(arguments) => output::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),

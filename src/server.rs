@@ -16,6 +16,8 @@ pub mod fanout;
 mod feed;
 pub mod filter;
 mod guard;
+mod input;
+mod outputs;
 mod pace;
 mod place;
 mod plugins;
@@ -52,6 +54,7 @@ use url::Url;
 use crate::metrics::Metrics;
 use crate::model::access::Authorize;
 use crate::model::backfill::Backfills;
+use crate::model::input::ReadInput;
 use crate::model::plugin::PluginRequests;
 use crate::model::reload::Reloads;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
@@ -187,6 +190,8 @@ pub struct State {
     pub plugin_requests: PluginRequests,
     /// Each pipeline's latest facts.
     pub pipelines: Latest<PipelineStatus>,
+    /// Reads what they take in.
+    pub inputs: Arc<dyn ReadInput>,
     /// Each output's latest facts.
     pub outputs: Latest<OutputStatus>,
     /// Reads the config again.
@@ -353,8 +358,10 @@ fn addresses(server: &Arc<Server>) -> Router {
         .route("/api/v1/plugins/{name}/promote", post(plugins::promote))
         .route("/api/v1/reload", get(reload::last).post(reload::reload))
         .route("/api/v1/pipelines", get(admin::pipelines))
+        .route("/api/v1/pipelines/{name}/changes", get(input::changes))
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))
+        .route("/api/v1/outputs/{name}/enable", post(outputs::enable))
         .route("/api/v1/slot/recreate", post(slot::recreate))
         .route("/api/v1/dlq", get(dead_letters::list))
         .route("/api/v1/dlq/retry", post(dead_letters::retry))

@@ -15,12 +15,15 @@ use super::{AppError, dry_run};
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
+use crate::model::Offset;
 use crate::model::access::Authorize;
+use crate::model::input::{Page, ReadInput};
 use crate::model::plugin::{
     PluginAnswer, PluginCommand, PluginRecord, PluginRequest, PluginRequests, Why,
 };
 use crate::model::replay::Times;
 use crate::model::shadow::{Comparison, ShadowReport};
+use crate::pipeline::input;
 use crate::pipeline::shadow::{Range, Trial, compare};
 use crate::plugin::authorizer::Authorizer;
 use crate::plugin::registry::{Memory, NoMemory, Offered, Rehearsal};
@@ -120,7 +123,13 @@ pub(super) struct Stage {
 }
 
 impl Rehearsal for Stage {
-    fn rehearse(&self, in_force: &Plugins, candidate: &Arc<Plugin>, events: u32) -> ShadowReport {
+    fn rehearse(
+        &self,
+        in_force: &Plugins,
+        candidate: &Arc<Plugin>,
+        events: u32,
+        cancel: &CancellationToken,
+    ) -> ShadowReport {
         let config = Arc::clone(&self.config.borrow());
         let mut report = ShadowReport::default();
         let name = candidate.name();
@@ -147,7 +156,7 @@ impl Rehearsal for Stage {
                 times: Times::default(),
                 examples: EXAMPLES,
                 longest: LONGEST,
-                cancel: self.shutdown.clone(),
+                cancel: cancel.clone(),
             };
             report.pipelines.push(compare(&self.store, &trial).unwrap_or_else(|error| {
                 let cut = Some(format!("it could not be made: {error}"));
@@ -155,6 +164,22 @@ impl Rehearsal for Stage {
             }));
         }
         report
+    }
+}
+
+impl ReadInput for Stage {
+    fn read(&self, pipeline: &str, after: Offset, most: usize) -> Result<Page, Finding> {
+        let config = Arc::clone(&self.config.borrow());
+        let found = config.pipelines.iter().find(|config| config.name == pipeline);
+        let Some(found) = found else {
+            let message = format!("there is no pipeline `{pipeline}`");
+            return Err(Finding::error("unknown-part", "pipeline", message));
+        };
+        input::read(&self.store, found, after, most).map_err(|error| {
+            error!(pipeline, "read its input for a client: {:#}", anyhow::Error::from(error));
+            Finding::error("store-failed", "", "the journal could not be read")
+                .suggest("see walmill's log; it ends by itself when its store fails")
+        })
     }
 }
 

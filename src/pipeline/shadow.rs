@@ -9,7 +9,7 @@
 mod side;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,7 @@ pub struct Trial {
     /// Differences that are kept as examples.
     pub examples: usize,
     /// Processor time of one side's plugins, after which it is cut short: for a version that hangs.
+    /// Three times as long may pass on the clock, for one that waits.
     pub longest: Duration,
     /// Ends it early.
     pub cancel: CancellationToken,
@@ -102,10 +103,10 @@ pub fn compare(store: &Store, trial: &Trial) -> Result<Comparison, ShadowError> 
     let frozen = Arc::new(Frozen::new(store.clone()));
     let side = |chain: &[Arc<Plugin>]| Side::new(store, trial, chain, &frozen, (after, until));
     let (mut before, mut after) = (side(&trial.before)?, side(&trial.after)?);
-    let pipeline = trial.config.name.clone();
+    let (pipeline, started) = (trial.config.name.clone(), Instant::now());
     let mut comparison = Comparison { pipeline, ..Comparison::default() };
     while comparison.events < most {
-        comparison.cut = why_cut(trial, &before, &after);
+        comparison.cut = why_cut(trial, started, &before, &after);
         if comparison.cut.is_some() {
             break;
         }
@@ -138,9 +139,13 @@ fn next_of_both(
     }
 }
 
-fn why_cut(trial: &Trial, before: &Side, after: &Side) -> Option<String> {
+fn why_cut(trial: &Trial, started: Instant, before: &Side, after: &Side) -> Option<String> {
     if trial.cancel.is_cancelled() {
         return Some("it was ended early".into());
+    }
+    let longest = trial.longest.saturating_mul(3);
+    if started.elapsed() > longest {
+        return Some(format!("it had taken {} s", longest.as_secs()));
     }
     let slow = |side: &Side| {
         let broken = side.failed() >= MANY;

@@ -26,6 +26,9 @@ pub(super) async fn check(
         Ok(origin) => origin,
         Err(problem) => return problem.into_response(),
     };
+    if let Some(problem) = compressed(request.headers()) {
+        return problem.into_response();
+    }
     let mut response = if request.method() == Method::OPTIONS {
         // A browser's question before a request to another origin; it bears no token.
         methods(next.run(request).await)
@@ -41,6 +44,18 @@ pub(super) async fn check(
     };
     set_headers(response.headers_mut(), origin);
     response
+}
+
+/// Refuses a body that is compressed: nothing here makes a large one of a small one.
+fn compressed(headers: &HeaderMap) -> Option<Problem> {
+    let coding = headers.get(header::CONTENT_ENCODING)?;
+    if coding.as_bytes().eq_ignore_ascii_case(b"identity") {
+        return None;
+    }
+    let message = "compressed bodies are not taken";
+    let finding = Finding::error("compressed-body", "content-encoding", message);
+    let finding = finding.suggest("send it as it is, without `Content-Encoding`");
+    Some(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, finding))
 }
 
 /// The methods that an address knows, which is what its refusal of OPTIONS lists.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::Server;
-use super::auth::{Access, Reader};
+use super::auth::{Access, Reader, Wishes};
 use super::problem::Problem;
 use crate::model::{Cursor, CursorError, EventId, Finding, Lsn, Offset, clock};
 use crate::store::stream::{Since, Stream};
@@ -153,6 +153,7 @@ impl Server {
     pub(super) async fn open(
         &self,
         name: &str,
+        wishes: &Wishes,
         reader: &Reader,
     ) -> Result<(Arc<Stream>, Access), Finding> {
         // Asked first, so that nobody can tell a stream that is not theirs from one that is not.
@@ -160,7 +161,7 @@ impl Server {
             return Err(reader.refusal(name));
         }
         let stream = self.stream(name, reader)?;
-        let access = reader.access(name, self).await?;
+        let access = reader.access_for(name, wishes, self).await?;
         Ok((stream, access))
     }
 
@@ -237,7 +238,7 @@ impl Gap {
 impl From<Finding> for Problem {
     fn from(finding: Finding) -> Self {
         let status = match finding.code {
-            "unknown-stream" => StatusCode::NOT_FOUND,
+            "unknown-stream" | "unknown-part" => StatusCode::NOT_FOUND,
             "cursor-ahead" => StatusCode::CONFLICT,
             "unauthorized" => StatusCode::UNAUTHORIZED,
             "forbidden" => StatusCode::FORBIDDEN,

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::Server;
-use super::auth::Reader;
+use super::auth::{Reader, Wishes};
 use super::fanout::Seat;
 use super::feed::{Feed, Found};
 use super::filter::Filter;
@@ -39,8 +39,12 @@ pub(super) async fn events(
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let (stream, access) = server.open(&name_in_path(path)?, &reader).await?;
-    let asked = Asked::read(&uri)?;
+    let name = name_in_path(path)?;
+    let asked = Asked::read(&uri);
+    // Who may not see the stream is told nothing about the rest.
+    let wishes = asked.as_ref().map(|asked| asked.wishes.clone()).unwrap_or_default();
+    let (stream, access) = server.open(&name, &wishes, &reader).await?;
+    let asked = asked?;
     access.check(asked.filter.as_ref())?;
     let seat =
         access.wanted(asked.filter.as_ref()).map(|wanted| Seat::new(wanted, Form::CloudEvents));
@@ -81,6 +85,7 @@ pub(super) async fn events(
 
 /// What a request asks for.
 struct Asked {
+    wishes: Wishes,
     place: Place,
     filter: Option<Filter>,
     limit: usize,
@@ -90,16 +95,17 @@ struct Asked {
 impl Asked {
     fn read(uri: &Uri) -> Result<Self, Problem> {
         let parameters = Parameters::read(uri, &["after", "from", "limit", "wait", "filter"])?;
-        let place = match (parameters.get("after"), parameters.get("from")) {
+        let (key, from) = match (parameters.get("after"), parameters.get("from")) {
             (Some(_), Some(_)) => {
                 let message = "`from` and `after` both say where to begin";
                 return Err(Finding::error("bad-from", "from", message).suggest("give one").into());
             }
-            (Some(text), None) => Some(Place::read(text, "after")?),
-            (None, text) => text.map(|text| Place::read(text, "from")).transpose()?,
+            (Some(text), None) => ("after", text),
+            (None, text) => ("from", text.unwrap_or("earliest")),
         };
         Ok(Self {
-            place: place.unwrap_or(Place::Earliest),
+            wishes: Wishes::new(from, parameters.groups()),
+            place: Place::read(from, key)?,
             filter: parameters.filter()?,
             limit: parameters.get("limit").map_or(Ok(DEFAULT_LIMIT), read_limit)?,
             wait: parameters.get("wait").map_or(Ok(Duration::ZERO), read_wait)?,
@@ -107,7 +113,7 @@ impl Asked {
     }
 }
 
-fn read_limit(text: &str) -> Result<usize, Finding> {
+pub(super) fn read_limit(text: &str) -> Result<usize, Finding> {
     match text.parse() {
         Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
         _ => {
@@ -118,7 +124,7 @@ fn read_limit(text: &str) -> Result<usize, Finding> {
 }
 
 /// Seconds, or a span of time as in the config.
-fn read_wait(text: &str) -> Result<Duration, Finding> {
+pub(super) fn read_wait(text: &str) -> Result<Duration, Finding> {
     let seconds = text.parse().map(Duration::from_secs).ok();
     let wait = seconds.or_else(|| text.parse().map(Period::duration).ok());
     wait.filter(|wait| *wait <= MAX_WAIT).ok_or_else(|| {

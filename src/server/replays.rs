@@ -135,7 +135,7 @@ pub(super) async fn cancel(
     }
 }
 
-fn known(server: &Server, part: &Part) -> Result<(), Problem> {
+pub(super) fn known(server: &Server, part: &Part) -> Result<(), Problem> {
     let state = &server.state;
     let (kind, name, names): (_, _, Vec<String>) = match part {
         Part::Pipeline(name) => {
@@ -160,7 +160,7 @@ fn known(server: &Server, part: &Part) -> Result<(), Problem> {
 
 /// One end of what is replayed.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     Earliest,
     Latest,
     /// A transaction, by its commit.
@@ -174,7 +174,7 @@ enum Place {
 }
 
 impl Place {
-    fn read(key: &'static str, text: &str, epoch: Epoch) -> Result<Self, Problem> {
+    pub(super) fn read(key: &'static str, text: &str, epoch: Epoch) -> Result<Self, Problem> {
         match text {
             "earliest" => return Ok(Self::Earliest),
             "latest" => return Ok(Self::Latest),
@@ -211,7 +211,7 @@ impl Place {
     }
 
     /// What lies behind it begins here.
-    fn before(self, store: &Store) -> Result<Offset, StoreError> {
+    pub(super) fn before(self, store: &Store) -> Result<Offset, StoreError> {
         Ok(match self {
             Self::Earliest => Offset::START,
             Self::Latest => Offset::end_of(store.last_commit()),
@@ -275,7 +275,7 @@ fn bad(path: &str, message: String, suggestion: &str) -> Problem {
 }
 
 /// Does what may wait for the disk.
-async fn in_store<T: Send + 'static>(
+pub(super) async fn in_store<T: Send + 'static>(
     server: &Server,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -85,8 +85,7 @@ async fn asked_by_address(
             _ => Ok(Vec::new()),
         };
     };
-    let filter = parameters.filter()?;
-    let wish = Wish::from_address(streams, parameters.get("from"), filter)?;
+    let wish = Wish::from_address(streams, parameters.get("from"), &parameters)?;
     Ok(wish.grant(&[], form, reader, server).await?)
 }
 

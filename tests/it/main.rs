@@ -23,6 +23,8 @@ mod filters;
 mod fuzzed;
 mod hostile;
 mod hostile_clients;
+mod hostile_floods;
+mod inputs;
 mod languages;
 mod layers;
 mod login;

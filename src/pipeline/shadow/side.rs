@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -11,7 +11,7 @@ use super::super::changes::Changes;
 use super::super::encode::Encoder;
 use super::super::route::DryStreams;
 use super::super::rows::{Batch, Row, Tables};
-use super::super::stage::{Failure, Stage};
+use super::super::stage::{Failure, Stage, StageError};
 use super::super::state::Frozen;
 use super::{ShadowError, Trial, changes, next_batch};
 use crate::model::event::EventsBuilder;
@@ -23,6 +23,8 @@ use crate::store::{Store, StoreError};
 
 /// Rows of a batch at most.
 const MOST_ROWS: usize = 256;
+/// A batch that takes longer is followed by a small one.
+const SLOW: Duration = Duration::from_secs(1);
 /// Different reasons that are kept.
 const MOST_ERRORS: usize = 3;
 
@@ -45,7 +47,8 @@ pub(super) struct Side {
     /// Everything up to here is read.
     at: Offset,
     times: Times,
-    /// Rows of the next batch: few after a failure, so that a chain that hangs is found out soon.
+    /// Rows of the next batch: few after a failure or a long wait, so that a chain that hangs is
+    /// found out soon.
     rows: usize,
     judged: VecDeque<Judged>,
     used: Duration,
@@ -111,7 +114,7 @@ impl Side {
     }
 
     fn judge(&mut self, mut batch: Batch) -> Result<(), ShadowError> {
-        self.at = batch.end;
+        let end = batch.end;
         let rows = std::mem::take(&mut batch.rows);
         let is_wanted = |row: &Row| {
             let time = batch.transactions[row.transaction as usize].time;
@@ -124,13 +127,28 @@ impl Side {
             rows.iter().map(|row| self.input(&batch, row)).collect();
         batch.rows = rows;
         let mut failures = Vec::new();
-        let started = thread_time();
+        let (started, clock, read) = (thread_time(), Instant::now(), batch.rows.len());
         for stage in &mut self.stages {
-            failures.extend(stage.run(&mut batch, &mut self.tables, &mut self.streams)?.failures);
+            let mut report = match stage.run(&mut batch, &mut self.tables, &mut self.streams) {
+                Ok(report) => report,
+                Err(StageError::TooMuch) => {
+                    self.stages.iter_mut().for_each(Stage::discard);
+                    self.used += thread_time().saturating_sub(started);
+                    self.changes.seek(self.at);
+                    self.rows = (self.rows.min(read) / 2).max(1);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            report.set_aside_whole(&mut batch);
+            failures.append(&mut report.failures);
         }
+        self.stages.iter_mut().for_each(Stage::settle);
+        self.at = end;
         self.used += thread_time().saturating_sub(started);
         let broke = failures.iter().any(|failure| !failure.rejected);
-        self.rows = if broke { 1 } else { (self.rows * 2).min(MOST_ROWS) };
+        let slow = clock.elapsed() > SLOW;
+        self.rows = if broke || slow { 1 } else { (self.rows * 2).min(MOST_ROWS) };
         let mut verdicts = self.emitted(&batch);
         for failure in failures {
             self.set_aside(&batch, failure, &mut verdicts);

@@ -120,3 +120,12 @@ async fn what_a_side_writes_it_reads_again_and_nobody_else_does() {
     );
     assert_eq!(house.store.pipeline_cursor("posts").expect("no fault"), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_ends_when_its_time_on_the_clock_is_over() {
+    let (house, _) = twelve().await;
+    let plugin = load(&house, &PASS, Allow::default());
+    let trial = Trial { longest: Duration::ZERO, ..trial(&plugin, &plugin, Range::Last(100)) };
+    let comparison = compare(&house.store, &trial).expect("it can be compared");
+    assert_eq!((comparison.events, comparison.cut.as_deref()), (0, Some("it had taken 0 s")));
+}

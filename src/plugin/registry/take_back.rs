@@ -22,6 +22,7 @@ impl Registry {
     /// # Errors
     /// What stands in the way.
     pub fn roll_back(&self, name: &str, wish: Option<&str>) -> Result<ReloadStatus, Finding> {
+        self.end_trial(name);
         let digest = self.with_record(name, |record| match wish {
             Some(wish) => find(name, record, wish),
             None => record.last_good().map(|entry| entry.digest.clone()).ok_or_else(|| {

@@ -22,9 +22,10 @@ use walmill::metrics::Metrics;
 use walmill::model::access::Authorize;
 use walmill::model::backfill::Backfills;
 use walmill::model::event::Events;
+use walmill::model::input::{Page, ReadInput};
 use walmill::model::reload::Reloads;
 use walmill::model::status::{PipelineStatus, PluginStatus, SourceState, SourceStatus};
-use walmill::model::{Cursor, EventId, EventsBuilder, Lsn, Offset};
+use walmill::model::{Cursor, EventId, EventsBuilder, Finding, Lsn, Offset};
 use walmill::server::{self, Config, State};
 use walmill::store::{self, Outcome, Store};
 
@@ -47,6 +48,15 @@ pub type Authorizers = BTreeMap<String, Arc<dyn Authorize>>;
 
 /// One per transaction, so that any place between two of them can be named.
 const COMMIT_STEP: u64 = 8;
+
+/// Where no pipeline runs.
+struct NoInput;
+
+impl ReadInput for NoInput {
+    fn read(&self, pipeline: &str, _: Offset, _: usize) -> Result<Page, Finding> {
+        Err(Finding::error("unknown-part", "pipeline", pipeline))
+    }
+}
 
 /// Backfills of a source that is not there.
 fn no_backfills() -> Backfills {
@@ -96,6 +106,7 @@ impl Serving {
             pipelines: watch::channel(vec![pipeline_seen]).1,
             outputs: watch::channel(Vec::new()).1,
             reloads: Reloads { requests: mpsc::channel(1).0, last: watch::channel(None).1 },
+            inputs: Arc::new(NoInput),
             authorizers,
         };
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..config };
