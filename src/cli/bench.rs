@@ -5,6 +5,7 @@
 //! that processor time and memory are the case's alone; who receives the events is not counted.
 
 mod cases;
+mod latency;
 mod load;
 mod process;
 mod progress;
@@ -51,6 +52,14 @@ pub(super) struct Arguments {
     /// below it examples/rust.wasm and examples/javascript.wasm.
     #[arg(long, value_name = "FOLDER", env = "WALMILL_PLUGINS", default_value = "target/plugins")]
     plugins: PathBuf,
+    /// Measure how long a row takes from its commit to a client instead, beside LISTEN/NOTIFY, also
+    /// while plugins are swapped.
+    #[arg(long, conflicts_with_all = ["rows", "repeat", "cases"])]
+    latency: bool,
+    /// With --latency: how long each rate is written.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "latency",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -74,14 +83,22 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let failed = |error| Failure::run_time(Finding::error("bench", "", format!("{error:#}")));
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(error.into()))?;
-    let rows = runtime.block_on(measure(arguments)).map_err(failed)?;
-    let text = match arguments.json {
-        true => format!("{:#}\n", serde_json::json!({ "rows": rows })),
-        false => report::table(&rows),
-    };
+    let text = runtime.block_on(figures(arguments)).map_err(failed)?;
     // A closed stdout is no reason to complain.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+/// What is printed.
+async fn figures(arguments: &Arguments) -> anyhow::Result<String> {
+    let (told, text) = if arguments.latency {
+        let latencies = latency::measure(&arguments.plugins, arguments.seconds).await?;
+        (serde_json::json!({ "latency": latencies }), latency::table(&latencies))
+    } else {
+        let rows = measure(arguments).await?;
+        (serde_json::json!({ "rows": rows }), report::table(&rows))
+    };
+    Ok(if arguments.json { format!("{told:#}\n") } else { text })
 }
 
 /// Reads, says so, and stays connected until its input ends: the walsender is looked at meanwhile.
@@ -177,7 +194,7 @@ impl Bench<'_> {
         self.database.execute(copy, &[&load::SLOT, &COPY]).await?;
         let port = free_port()?;
         let plugins = std::path::absolute(&self.arguments.plugins)?;
-        let parts = [self.config(port), case.pipeline(&plugins), receiver.config()].concat();
+        let parts = [source(&self.url, port), case.pipeline(&plugins), receiver.config()].concat();
         let mut process = match case.part {
             Part::Raw => Process::reader(&parts, self.load.changes())?,
             Part::Journal | Part::Pipeline(_) => Process::walmill(&parts)?,
@@ -224,14 +241,6 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn config(&self, port: u16) -> String {
-        format!(
-            "[source]\nurl = '{}'\nslot = '{COPY}'\npublication = 'walmill_bench'\n\
-             [server]\nlisten = '127.0.0.1:{port}'\n",
-            self.url
-        )
-    }
-
     /// The process that serves the case's slot, once there is one.
     async fn walsender(&self, process: &mut Process) -> anyhow::Result<u32> {
         let ask = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
@@ -247,6 +256,14 @@ impl Bench<'_> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// The config of the source and the server.
+fn source(url: &str, port: u16) -> String {
+    format!(
+        "[source]\nurl = '{url}'\nslot = '{COPY}'\npublication = 'walmill_bench'\n\
+         [server]\nlisten = '127.0.0.1:{port}'\n"
+    )
 }
 
 fn skip(case: &Case, why: &str) {

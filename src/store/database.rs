@@ -6,7 +6,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, KeyspaceCreateOptions};
 
 /// Blocks of files that are kept in memory.
-const CACHE: u64 = 16 << 20;
+const CACHE: u64 = 8 << 20;
 /// The database's own log. What lags behind in memory is written out before it grows past this.
 const LOG: u64 = 128 << 20;
 /// What a log keeps in memory until it is written to a file.

@@ -97,8 +97,8 @@ impl Append {
 
 /// The running journal.
 pub struct Journal {
-    /// Where the source sends. It holds 16 messages, so with blocks of up to 1 MiB it is bounded to
-    /// 16 MiB; it waits while the disk is slow or full.
+    /// Where the source sends. It holds 8 messages, so with blocks of up to 1 MiB it is bounded to
+    /// 8 MiB; it waits while the disk is slow or full.
     pub appender: mpsc::Sender<Append>,
     /// The latest position that is on disk. At start: the last one of the run before.
     pub durable: watch::Receiver<Durable>,

@@ -267,7 +267,7 @@ impl Log {
     /// between two compactions and syncs, and as much as comes meanwhile would stay in memory. So
     /// what is too much is set aside here; the next write waits while there is a lot of that.
     pub(super) fn bound_memory(&self) -> Result<(), StoreError> {
-        if self.entries.tree.active_memtable().size() >= 2 * database::MEMORY {
+        if self.entries.tree.active_memtable().size() >= database::MEMORY {
             self.entries.rotate_memtable()?;
         }
         Ok(())

@@ -76,6 +76,25 @@ fn a_bench_counts_every_change_and_every_event() {
 }
 
 #[test]
+fn a_bench_of_latency_sees_every_row_on_both_ways_also_while_plugins_are_swapped() {
+    let output = bench(&built_plugins(), &["--latency", "--seconds", "2", "--json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let phases = told["latency"].as_array().expect("phases");
+    let rows = |phase: &Value| (phase["rows_per_second"].as_u64(), phase["changes"].as_u64());
+    let wanted = [(100, 200), (1_000, 2_000), (10_000, 20_000), (1_000, 2_000)];
+    let wanted = wanted.map(|(rate, rows)| (Some(rate), Some(rows)));
+    assert_eq!(phases.iter().map(rows).collect::<Vec<_>>(), wanted);
+    for way in ["websocket", "listen_notify"] {
+        for percentile in ["p50", "p99", "p99_9"] {
+            assert!(phases.iter().all(|phase| phase[way][percentile].is_u64()), "{told}");
+        }
+    }
+    assert!(phases.iter().all(|phase| phase["swaps"].is_u64()), "{told}");
+}
+
+#[test]
 fn a_case_that_cannot_be_run_is_skipped_and_said() {
     let empty = tempfile::tempdir().expect("a folder");
     let arguments = ["--json", "--rows", "10", "--cases", "journal,filter,orders-js"];

@@ -14,7 +14,7 @@ use crate::store::log::Entry;
 use crate::store::{Inner, StoreError, position};
 
 /// Messages that wait for the writer.
-const QUEUE: usize = 16;
+const QUEUE: usize = 8;
 /// Bytes of blocks that are enough for one write.
 const WRITE: usize = 2 << 20;
 /// While it takes nothing, how often it looks whether it may again.
