@@ -4,6 +4,7 @@
 //! syncs what it was given, the pipelines read to its end, and then the store closes.
 
 mod crew;
+mod dry_run;
 mod outputs;
 mod plugins;
 mod reload;
@@ -23,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::model::reload::Reloads;
 use crate::model::status::{SourceState, SourceStatus};
 use crate::pipeline::OpenError as PipelineOpenError;
-use crate::plugin::registry::Registry;
+use crate::plugin::registry::{Registry, Rehearsal};
 use crate::plugin::watch::Watch;
 use crate::server;
 use crate::source::{self, Source};
@@ -185,8 +186,8 @@ impl Parts {
             ),
         );
         let busy = Arc::new(RwLock::new(()));
-        let reloads = self.start_manager(&mut tasks, crew, Arc::clone(&busy))?;
-        let (plugin_requests, served) = plugins::serve(&self.registry, busy, self.shutdown.clone());
+        let (reloads, stage) = self.start_manager(&mut tasks, crew, Arc::clone(&busy))?;
+        let (plugin_requests, served) = plugins::serve(&self.registry, Arc::clone(&stage), busy);
         tasks.spawn("plugin requests", served);
         let authorizers = plugins::authorizers(&self.config, &self.registry)?;
         let state = server::State {
@@ -197,6 +198,7 @@ impl Parts {
             plugins: self.registry.statuses(),
             plugin_requests,
             pipelines,
+            inputs: stage,
             outputs,
             reloads,
             authorizers,
@@ -241,11 +243,12 @@ impl Parts {
         tasks: &mut Tasks,
         crew: Crew,
         busy: Arc<RwLock<()>>,
-    ) -> Result<Reloads, AppError> {
+    ) -> Result<(Reloads, Arc<plugins::Stage>), AppError> {
         let live = watch::Sender::new(Arc::new(self.config.clone()));
         let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
-        let stage = plugins::Stage { store, config: live.subscribe(), shutdown };
-        self.registry.rehearse_with(Arc::new(stage));
+        let stage = Arc::new(plugins::Stage { store, config: live.subscribe(), shutdown });
+        let rehearsal = Arc::clone(&stage) as Arc<dyn Rehearsal>;
+        self.registry.rehearse_with(rehearsal, self.shutdown.clone());
         let watch = Some(Watch::start(self.registry.clone())?);
         let (sender, requests) = mpsc::channel(RELOADS);
         let (last, reported) = watch::channel(None);
@@ -256,7 +259,7 @@ impl Parts {
             let (path, shutdown) = (origin.path.clone(), self.shutdown.clone());
             tasks.spawn("reload", reload::start_triggers(path, sender.clone(), shutdown));
         }
-        Ok(Reloads { requests: sender, last: reported })
+        Ok((Reloads { requests: sender, last: reported }, stage))
     }
 
     /// Pipelines that have not drained by then stop where they are; their cursors are stored.

@@ -5,11 +5,14 @@ mod backfill;
 mod bench;
 mod check;
 mod client;
+mod comparison;
 mod demo;
 mod dev;
 mod dlq;
 mod doctor;
+mod file;
 mod init;
+mod output;
 mod pipeline;
 mod plugin;
 mod replay;
@@ -55,6 +58,8 @@ enum Command {
     Backfill(backfill::Arguments),
     /// Tell a pipeline that runs to go on.
     Pipeline(pipeline::Arguments),
+    /// Outputs: those of a walmill that runs; enable one again.
+    Output(output::Arguments),
     /// Look at dead letters; try them again, drop or export them.
     Dlq(dlq::Arguments),
     /// Plugins: those in force in a walmill that runs.
@@ -69,6 +74,9 @@ enum Command {
     Token(token::Arguments),
     /// Measure what each part costs here, beside a consumer that throws the stream away.
     Bench(bench::Arguments),
+    /// Reads a slot for the `bench` that started this.
+    #[command(name = bench::READER, hide = true)]
+    ReadAndThrowAway(bench::ReaderArguments),
     /// Compiles a plugin for the walmill that started this.
     #[command(name = compiler::COMMAND, hide = true)]
     CompilePlugin {
@@ -163,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Backfill(arguments) => backfill::run(&arguments),
         Command::Pipeline(arguments) => pipeline::run(&arguments),
+        Command::Output(arguments) => output::run(&arguments),
         Command::Dlq(arguments) => dlq::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
@@ -170,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Secret(arguments) => secret::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::ReadAndThrowAway(arguments) => bench::read(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -269,11 +269,14 @@ impl Check<'_> {
                 }
             }
             for (index, name) in pipeline.plugins.iter().enumerate() {
-                used.insert(name.as_str());
-                if config.plugins.contains_key(name) {
+                let again = !used.insert(name.as_str());
+                let path = format!("pipeline[{at}].plugins[{index}]");
+                if let Some(plugin) = config.plugins.get(name) {
+                    if again && plugin.allow.kv {
+                        self.shared_state(&path, name);
+                    }
                     continue;
                 }
-                let path = format!("pipeline[{at}].plugins[{index}]");
                 let help = match did_you_mean(name, config.plugins.keys().map(String::as_str)) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("add a section `[plugins.{name}]` with its `path`"),
@@ -312,6 +315,19 @@ impl Check<'_> {
     }
 
     /// Outputs that read streams which no pipeline can make.
+    /// Each place in a chain would read what the other is about to write, and overwrite it.
+    fn shared_state(&mut self, path: &str, name: &str) {
+        let message = format!(
+            "plugin `{name}` keeps state (`allow.kv`), so it can stand in one place only, and it \
+             stands in another already"
+        );
+        let help = format!(
+            "add a second section, `[plugins.{name}-2]` with the same `path`, and name that here: \
+             its state is its own"
+        );
+        self.error("shared-state", path, message, Some(help));
+    }
+
     fn outputs(&mut self) {
         let config = self.config;
         for output in config.outputs.sections() {

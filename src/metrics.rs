@@ -168,6 +168,8 @@ metrics! {
     output_lag: Family<Name, Gauge> = "output_lag", Unit::Bytes;
     /// Whether an output's far side is taken for down, so that it is only probed: 1 or 0.
     output_circuit_open: Family<Name, Gauge> = "output_circuit_open";
+    /// Whether an output delivers nothing until a person enables it: 1 or 0.
+    output_disabled: Family<Name, Gauge> = "output_disabled";
     /// Dead letters that are kept.
     dead_letters_kept: Gauge = "dead_letters_kept";
     /// Age of the oldest dead letter that is kept, 0 while there is none.

@@ -10,6 +10,7 @@ pub mod backfill;
 pub mod clock;
 pub mod event;
 pub mod finding;
+pub mod input;
 pub mod lsn;
 pub mod offset;
 pub mod pattern;

@@ -10,6 +10,7 @@ mod changes;
 mod encode;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod input;
 mod json;
 mod replay;
 mod route;
@@ -104,6 +105,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// After a batch of which plugins made too much: half of its rows.
+    fn shrink(&mut self, rows: usize) {
+        self.rows = (self.rows.min(rows) / 2).max(1);
+    }
+
+    /// After one that went through.
+    fn grow(&mut self) {
+        self.rows = self.rows.saturating_mul(2).min(Self::default().rows);
+    }
+}
+
 /// How long a pipeline that cannot go on waits before it tries again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -136,6 +149,8 @@ pub struct Pipeline {
     again: Changes,
     replays: Replays,
     cursor: Offset,
+    /// Of the next batch.
+    limits: Limits,
     status: watch::Sender<PipelineStatus>,
 }
 
@@ -195,6 +210,7 @@ impl Pipeline {
             again,
             replays,
             cursor,
+            limits: Limits::default(),
             status,
         })
     }
@@ -278,7 +294,7 @@ impl Pipeline {
         if self.replay_batch()? {
             return Ok(true);
         }
-        let batch = match self.changes.next_batch(self.transform.tables(), &Limits::default()) {
+        let batch = match self.changes.next_batch(self.transform.tables(), &self.limits) {
             Ok(Some(batch)) => batch,
             Ok(None) => {
                 let waiting = self.changes.gate().status();
@@ -293,6 +309,7 @@ impl Pipeline {
                 return Err(error.into());
             }
         };
+        let rows = batch.rows.len();
         let committed = batch.transactions.last().map(|transaction| transaction.time);
         let applied = self.transform.apply(batch);
         for (plugin, stopped) in self.transform.take_broken() {
@@ -302,9 +319,14 @@ impl Pipeline {
             Ok(done) => done,
             Err(error) => {
                 self.changes.seek(self.cursor);
+                if error.is_too_much() {
+                    self.limits.shrink(rows);
+                    return Ok(true);
+                }
                 return Err(error.into());
             }
         };
+        self.limits.grow();
         let cursor = outcome.cursor;
         outcome.holds = self.changes.gate().to_write();
         self.store.commit(outcome).map_err(ChangesError::Store)?;

@@ -16,6 +16,9 @@ pub mod fanout;
 mod feed;
 pub mod filter;
 mod guard;
+mod input;
+mod outputs;
+mod pace;
 mod place;
 mod plugins;
 mod problem;
@@ -51,6 +54,7 @@ use url::Url;
 use crate::metrics::Metrics;
 use crate::model::access::Authorize;
 use crate::model::backfill::Backfills;
+use crate::model::input::ReadInput;
 use crate::model::plugin::PluginRequests;
 use crate::model::reload::Reloads;
 use crate::model::status::{OutputStatus, PipelineStatus, PluginStatus, SourceStatus};
@@ -186,6 +190,8 @@ pub struct State {
     pub plugin_requests: PluginRequests,
     /// Each pipeline's latest facts.
     pub pipelines: Latest<PipelineStatus>,
+    /// Reads what they take in.
+    pub inputs: Arc<dyn ReadInput>,
     /// Each output's latest facts.
     pub outputs: Latest<OutputStatus>,
     /// Reads the config again.
@@ -307,13 +313,11 @@ impl Server {
         }
     }
 
-    /// The streams that Supabase's clients read, as far as this one may see all of them.
-    fn supabase_streams(&self, reader: &auth::Reader) -> Vec<Arc<Stream>> {
+    /// The streams that Supabase's clients read, as far as they may.
+    fn supabase_streams(&self) -> Vec<Arc<Stream>> {
         let patterns = &self.config.supabase.streams;
-        let wanted = |stream: &Arc<Stream>| {
-            patterns.iter().any(|pattern| pattern.matches(stream.name()))
-                && reader.sees_all_of(stream.name(), &self.config)
-        };
+        let wanted =
+            |stream: &Arc<Stream>| patterns.iter().any(|pattern| pattern.matches(stream.name()));
         self.state.store.streams().into_iter().filter(wanted).collect()
     }
 
@@ -354,14 +358,17 @@ fn addresses(server: &Arc<Server>) -> Router {
         .route("/api/v1/plugins/{name}/promote", post(plugins::promote))
         .route("/api/v1/reload", get(reload::last).post(reload::reload))
         .route("/api/v1/pipelines", get(admin::pipelines))
+        .route("/api/v1/pipelines/{name}/changes", get(input::changes))
         .route("/api/v1/pipelines/{name}/accept-schema", post(schema::accept))
         .route("/api/v1/outputs", get(admin::outputs))
+        .route("/api/v1/outputs/{name}/enable", post(outputs::enable))
         .route("/api/v1/slot/recreate", post(slot::recreate))
         .route("/api/v1/dlq", get(dead_letters::list))
         .route("/api/v1/dlq/retry", post(dead_letters::retry))
         .route("/api/v1/dlq/drop", post(dead_letters::forget))
         .route("/api/v1/dlq/{id}", get(dead_letters::show))
         .route("/api/v1/replay", get(replays::list).post(replays::ask))
+        .route("/api/v1/replay/dry-run", post(replays::dry_run))
         .route("/api/v1/replay/{kind}/{name}/cancel", post(replays::cancel))
         .route("/api/v1/backfills", get(backfills::list).post(backfills::start))
         .route("/api/v1/backfills/{id}/{action}", post(backfills::act))

@@ -19,6 +19,7 @@ mod feedback;
 #[doc(hidden)]
 pub mod fuzz;
 mod gap;
+mod gather;
 mod handover;
 mod login;
 mod net;
@@ -67,6 +68,7 @@ use database::Database;
 use entry::Place;
 use fault::{Fault, Report};
 use feedback::{Feedback, Progress};
+use gather::Gather;
 use net::Socket;
 use retry::Backoff;
 use status::Publisher;
@@ -286,6 +288,7 @@ impl Worker {
             patience: stream::patience(wal_sender_timeout),
             next_idle: Instant::now(),
             paused: false,
+            gather: Gather::default(),
         };
         self.publisher.streaming();
         self.told = None;

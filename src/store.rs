@@ -10,6 +10,7 @@ mod checkpoint;
 mod commit;
 mod database;
 pub mod dead_letter;
+mod disabled;
 mod error;
 pub mod failing;
 mod folder;

@@ -54,7 +54,7 @@ pub struct Server {
 /// Where events come from.
 pub enum Source {
     /// A table; the address of its database, too.
-    Table(Client, Cluster),
+    Table(Box<Client>, Cluster),
     /// A publisher of NATS, and what it publishes.
     Publisher(TcpStream, Vec<u8>),
 }
@@ -73,7 +73,7 @@ impl Server {
         let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(folder.path().join("walmill.toml"));
         let child = spawn(&mut command, &folder)?;
-        let source = Source::Table(client, cluster);
+        let source = Source::Table(Box::new(client), cluster);
         let (serving, name) = ("tokio-rt-worker", "walmill");
         let server = Self { child, port, serving, name, source, _folder: folder };
         server.ready().await?;

@@ -4,21 +4,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::AppError;
+use super::{AppError, dry_run};
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
+use crate::model::Offset;
 use crate::model::access::Authorize;
+use crate::model::input::{Page, ReadInput};
 use crate::model::plugin::{
     PluginAnswer, PluginCommand, PluginRecord, PluginRequest, PluginRequests, Why,
 };
+use crate::model::replay::Times;
 use crate::model::shadow::{Comparison, ShadowReport};
+use crate::pipeline::input;
 use crate::pipeline::shadow::{Range, Trial, compare};
 use crate::plugin::authorizer::Authorizer;
 use crate::plugin::registry::{Memory, NoMemory, Offered, Rehearsal};
@@ -27,9 +32,11 @@ use crate::store::Store;
 
 /// Differences that are kept for each pipeline.
 const EXAMPLES: usize = 5;
+/// Processor time that a version may use in a shadow run: the swap waits for it.
+const LONGEST: Duration = Duration::from_secs(10);
 /// Requests that wait.
 const QUEUE: usize = 16;
-/// Uploads under way; each may take as long as a compilation and a shadow run.
+/// Uploads and dry runs under way; each may take as long as a compilation and a shadow run.
 const UPLOADS: usize = 2;
 
 /// Loads the plugins of a config; those of walmill that runs remember in its store.
@@ -116,7 +123,13 @@ pub(super) struct Stage {
 }
 
 impl Rehearsal for Stage {
-    fn rehearse(&self, in_force: &Plugins, candidate: &Arc<Plugin>, events: u32) -> ShadowReport {
+    fn rehearse(
+        &self,
+        in_force: &Plugins,
+        candidate: &Arc<Plugin>,
+        events: u32,
+        cancel: &CancellationToken,
+    ) -> ShadowReport {
         let config = Arc::clone(&self.config.borrow());
         let mut report = ShadowReport::default();
         let name = candidate.name();
@@ -140,8 +153,10 @@ impl Rehearsal for Stage {
                 before,
                 after,
                 range: Range::Last(events),
+                times: Times::default(),
                 examples: EXAMPLES,
-                cancel: self.shutdown.clone(),
+                longest: LONGEST,
+                cancel: cancel.clone(),
             };
             report.pipelines.push(compare(&self.store, &trial).unwrap_or_else(|error| {
                 let cut = Some(format!("it could not be made: {error}"));
@@ -152,15 +167,31 @@ impl Rehearsal for Stage {
     }
 }
 
+impl ReadInput for Stage {
+    fn read(&self, pipeline: &str, after: Offset, most: usize) -> Result<Page, Finding> {
+        let config = Arc::clone(&self.config.borrow());
+        let found = config.pipelines.iter().find(|config| config.name == pipeline);
+        let Some(found) = found else {
+            let message = format!("there is no pipeline `{pipeline}`");
+            return Err(Finding::error("unknown-part", "pipeline", message));
+        };
+        input::read(&self.store, found, after, most).map_err(|error| {
+            error!(pipeline, "read its input for a client: {:#}", anyhow::Error::from(error));
+            Finding::error("store-failed", "", "the journal could not be read")
+                .suggest("see walmill's log; it ends by itself when its store fails")
+        })
+    }
+}
+
 /// Does what is asked for about plugins, each wish by itself, until the shutdown. While the config
 /// changes, wishes wait (`busy`).
 pub(super) fn serve(
     registry: &Registry,
+    stage: Arc<Stage>,
     busy: Arc<RwLock<()>>,
-    shutdown: CancellationToken,
 ) -> (PluginRequests, impl Future<Output = anyhow::Result<()>> + use<>) {
     let (requests, mut asked) = mpsc::channel::<PluginRequest>(QUEUE);
-    let registry = registry.clone();
+    let (registry, shutdown) = (registry.clone(), stage.shutdown.clone());
     let uploads = Arc::new(Semaphore::new(UPLOADS));
     let serve = async move {
         loop {
@@ -170,20 +201,27 @@ pub(super) fn serve(
             };
             let Some(PluginRequest { plugin, command, answer }) = request else { return Ok(()) };
             let permit = match command {
-                PluginCommand::Upload(_) => match Arc::clone(&uploads).try_acquire_owned() {
-                    Ok(permit) => Some(permit),
-                    Err(_) => {
-                        // Whoever asked may have gone.
-                        let _ = answer.send(Err(too_many(&plugin)));
-                        continue;
+                PluginCommand::Upload(_) | PluginCommand::DryRun(_) => {
+                    match Arc::clone(&uploads).try_acquire_owned() {
+                        Ok(permit) => Some(permit),
+                        Err(_) => {
+                            // Whoever asked may have gone.
+                            let _ = answer.send(Err(too_many(&plugin)));
+                            continue;
+                        }
                     }
-                },
+                }
                 _ => None,
             };
-            let (registry, busy) = (registry.clone(), Arc::clone(&busy));
+            let (registry, stage) = (registry.clone(), Arc::clone(&stage));
+            let busy = Arc::clone(&busy);
             tokio::spawn(async move {
-                let _quiet = busy.read_owned().await;
-                let work = move || act(&registry, &plugin, command);
+                // What changes nothing holds up no change of the config.
+                let _quiet = match command {
+                    PluginCommand::DryRun(_) => None,
+                    _ => Some(busy.read_owned().await),
+                };
+                let work = move || act(&registry, &stage, &plugin, command);
                 let done = tokio::task::spawn_blocking(work).await;
                 drop(permit);
                 let broken = |_| Err(Finding::error("cut-short", "", "walmill could not do it"));
@@ -195,11 +233,16 @@ pub(super) fn serve(
 }
 
 fn too_many(plugin: &str) -> Finding {
-    Finding::error("busy", plugin, "other uploads are being compiled and tried")
+    Finding::error("busy", plugin, "other versions are being compiled and tried")
         .suggest("send it again in a moment")
 }
 
-fn act(registry: &Registry, name: &str, command: PluginCommand) -> Result<PluginAnswer, Finding> {
+fn act(
+    registry: &Registry,
+    stage: &Stage,
+    name: &str,
+    command: PluginCommand,
+) -> Result<PluginAnswer, Finding> {
     let done = match command {
         PluginCommand::Upload(bytes) => match registry.offer_as(name, &bytes, Why::Upload) {
             Ok(Offered::InForce(done) | Offered::Waiting(done)) => *done,
@@ -214,6 +257,10 @@ fn act(registry: &Registry, name: &str, command: PluginCommand) -> Result<Plugin
         PluginCommand::Pull(version) => {
             let (version, bytes) = registry.pull(name, version.as_deref())?;
             return Ok(PluginAnswer::File(version, bytes));
+        }
+        PluginCommand::DryRun(wish) => {
+            let tried = dry_run::run(stage, registry, name, *wish)?;
+            return Ok(PluginAnswer::Tried(Box::new(tried)));
         }
     };
     Ok(PluginAnswer::Done(Box::new(done)))

@@ -129,6 +129,8 @@ impl Manager {
         if !fixed.is_empty() {
             return Ok((ReloadOutcome::Refused, changes, fixed));
         }
+        // Wishes about plugins are done first, but not what they or a changed file try.
+        let _untried = self.crew.registry.quiet();
         let _quiet = Arc::clone(&self.busy).write_owned().await;
         // A file that is offered while the set of plugins is replaced would be lost.
         self.stop_watch().await?;
@@ -177,7 +179,9 @@ impl Manager {
         let Plan { config, diff, plugins, outputs } = plan;
         self.crew.stop_pipelines(&diff.pipelines.stopping()).await?;
         self.crew.stop_outputs(&diff.outputs.stopping()).await?;
-        self.crew.registry.apply(plugins);
+        let registry = self.crew.registry.clone();
+        let apply = tokio::task::spawn_blocking(move || registry.apply(plugins));
+        apply.await.context("replace the plugins")?;
         let config = Arc::new(config);
         self.live.send_replace(Arc::clone(&config));
         self.crew.declare_readers(&config);

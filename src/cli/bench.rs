@@ -1,293 +1,254 @@
-//! `walmill bench`: what each part of the way costs, beside a consumer that throws the stream away.
+//! `walmill bench`: what each part of the way costs, beside a reader that throws the stream away.
 //!
-//! One PostgreSQL, one load, and a slot for each case that was made before the load; so every case
-//! reads the same stream. Processor time is that of this process, and of the walsender beside it.
+//! One PostgreSQL, one load, and a slot that was made before the load: every case reads from a copy
+//! of it, so every case reads the same stream. Each runs this program as a process of its own, so
+//! that processor time and memory are the case's alone; who receives the events is not counted.
 
-use std::path::{Path, PathBuf};
+mod cases;
+mod load;
+mod process;
+mod progress;
+mod receiver;
+mod report;
+mod usage;
+
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use tokio_postgres::{Client, NoTls};
-use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::app::{self, Ready};
 use crate::cluster::{Cluster, Options};
 use crate::config::Config;
-use crate::config::document::Document;
 use crate::config::finding::Finding;
 use crate::model::Lsn;
 use crate::source::raw;
-use crate::store::Store;
+use cases::{CASES, Case, Output, Part};
+use load::Load;
+pub(super) use process::READER;
+use process::{Process, free_port};
+use progress::Progress;
+use receiver::{Receiver, Unready};
+use report::{Row, Run};
 
 /// `walmill bench`
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Rows to insert, in transactions of 1,000.
-    #[arg(long, default_value_t = 200_000)]
+    /// Changes to make: inserts in transactions of 1, 100 and 100,000 rows, updates, deletes.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     rows: u64,
-    /// The folder with filter.wasm, reshape.wasm and route.wasm.
+    /// Measure each case so often, and print the median.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Measure only these cases, with commas between, beside `raw`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    cases: Vec<Case>,
+    /// The folder of the sample plugins, as `scripts/build-plugins` leaves it (filter.wasm, …), and
+    /// below it examples/rust.wasm and examples/javascript.wasm.
     #[arg(long, value_name = "FOLDER", env = "WALMILL_PLUGINS", default_value = "target/plugins")]
     plugins: PathBuf,
-    /// Measure only this case, beside `raw`; can be given more than once.
-    #[arg(long = "case", value_name = "NAME", value_parser = CASES.map(|(name, _)| name))]
-    cases: Vec<String>,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What is measured: a name, and the config of its one plugin.
-const CASES: [(&str, Option<(&str, &str)>); 7] = [
-    ("raw", None),
-    ("journal", None),
-    ("none", None),
-    ("pass", Some(("filter", r#"{ ops = ["insert", "update", "delete"] }"#))),
-    ("filter", Some(("filter", r#"{ where = "country == 'NZ'" }"#))),
-    ("reshape", Some(("reshape", r#"{ mask = { email = "email" }, drop = ["note"] }"#))),
-    ("route", Some(("route", r#"{ column = "country", prefix = "people." }"#))),
-];
-const SCHEMA: &str = "CREATE TABLE people (
-    id bigint PRIMARY KEY, age integer NOT NULL, balance numeric(12,2) NOT NULL,
-    name text NOT NULL, email text NOT NULL, country text NOT NULL, note text NOT NULL,
-    active boolean NOT NULL, created_at timestamptz NOT NULL, profile jsonb NOT NULL);
-    CREATE PUBLICATION bench FOR TABLE people;";
-const LOAD: &str = "INSERT INTO people SELECT i, i % 90, (i % 100000) / 100.0, 'Name ' || i,
-    'user' || i || '@example.com', (ARRAY['NZ', 'DE', 'US', 'JP'])[1 + i % 4],
-    repeat('note ', 8), i % 2 = 0, now(), jsonb_build_object('a', i, 'b', repeat('x', 80))
-    FROM generate_series($1::bigint, $2::bigint) i";
-/// A case that takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// What one case took.
-#[derive(Debug, Serialize)]
-struct Figures {
-    case: &'static str,
-    rows_per_second: f64,
-    rows_per_cpu_second: f64,
-    cpu_per_million: f64,
-    walsender_cpu_per_million: f64,
-    ratio_to_walsender: f64,
-    ratio_to_raw: f64,
+/// The reader that throws away, as `walmill bench` starts it.
+#[derive(Debug, Args)]
+pub(super) struct ReaderArguments {
+    config: PathBuf,
+    /// Changes after which it has read everything.
+    changes: u64,
 }
 
+/// The slot that a case reads from.
+const COPY: &str = "walmill_bench_case";
+/// Between two looks at how far a case is.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Without any progress for so long, a case hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::run_time(Finding::error("runtime", "", error.to_string())))?;
-    let figures = runtime
-        .block_on(measure(arguments))
-        .map_err(|error| Failure::run_time(Finding::error("bench", "", format!("{error:#}"))))?;
-    if arguments.json {
-        let rows = serde_json::json!({ "rows": figures });
-        println!("{rows:#}");
-        return Ok(());
-    }
-    println!(
-        "{:<9}{:>10}{:>16}{:>14}{:>18}{:>14}{:>8}",
-        "case",
-        "rows/s",
-        "rows/CPU-s",
-        "CPU-s/M rows",
-        "walsender CPU-s/M",
-        "of walsender",
-        "of raw"
-    );
-    for figures in figures {
-        println!(
-            "{:<9}{:>10.0}{:>16.0}{:>14.2}{:>18.2}{:>14.2}{:>8.1}",
-            figures.case,
-            figures.rows_per_second,
-            figures.rows_per_cpu_second,
-            figures.cpu_per_million,
-            figures.walsender_cpu_per_million,
-            figures.ratio_to_walsender,
-            figures.ratio_to_raw
-        );
-    }
+    let failed = |error| Failure::run_time(Finding::error("bench", "", format!("{error:#}")));
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(error.into()))?;
+    let rows = runtime.block_on(measure(arguments)).map_err(failed)?;
+    let text = match arguments.json {
+        true => format!("{:#}\n", serde_json::json!({ "rows": rows })),
+        false => report::table(&rows),
+    };
+    // A closed stdout is no reason to complain.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
 
-async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Figures>> {
-    let options =
-        Options::default().set("max_replication_slots", "20").set("max_wal_senders", "20");
+/// Reads, says so, and stays connected until its input ends: the walsender is looked at meanwhile.
+pub(super) fn read(arguments: &ReaderArguments) -> Result<(), Failure> {
+    let loaded = Config::load(&arguments.config, &[]).map_err(Failure::usage)?;
+    super::wait(async {
+        let failed = |error: String| Failure::run_time(Finding::error("bench", "", error));
+        let mut reader = raw::Reader::open(&loaded.config.source).await.map_err(failed)?;
+        reader.read(arguments.changes).await.map_err(failed)?;
+        println!("done");
+        let ended = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        ended.map(drop).map_err(|error| failed(error.to_string()))
+    })
+}
+
+async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
+    ensure!(cfg!(target_os = "linux"), "it reads what processes use from /proc: it needs Linux");
+    eprintln!("Starting a throw-away PostgreSQL …");
+    let options = Options::default()
+        .set("autovacuum", "off")
+        .set("max_wal_size", "16GB")
+        .set("checkpoint_timeout", "1d")
+        .set("wal_sender_timeout", "0");
     let cluster = Cluster::start(&options)?;
     let (database, connection) = tokio_postgres::connect(&cluster.url(), NoTls).await?;
     tokio::spawn(connection);
-    database.batch_execute(SCHEMA).await?;
-    for (case, _) in CASES {
-        let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
-        database.execute(create, &[&format!("bench_{case}")]).await?;
-    }
-    let until = load(&database, arguments.rows).await?;
-    let mut figures: Vec<Figures> = Vec::new();
-    let chosen = |name: &str| {
-        let cases = &arguments.cases;
-        name == "raw" || cases.is_empty() || cases.iter().any(|case| case == name)
-    };
-    for (case, plugin) in CASES.into_iter().filter(|(name, _)| chosen(name)) {
-        let bench = Bench { arguments, url: cluster.url(), database: &database, until };
-        let raw = figures.first().map(|raw| raw.cpu_per_million);
-        figures.push(bench.case(case, plugin, raw).await.with_context(|| case)?);
-    }
-    Ok(figures)
+    database.batch_execute(load::SCHEMA).await?;
+    let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+    database.execute(make, &[&load::SLOT]).await?;
+    let load = Load::new(arguments.rows);
+    eprintln!("Making {} changes …", load.changes());
+    let until = load.make(&database).await.context("make the changes")?;
+    let bench = Bench { arguments, url: cluster.url(), database: &database, load, until };
+    bench.rounds().await
 }
 
-/// Inserts the rows, and one transaction more: the place before that one is the end of the load.
-async fn load(database: &Client, rows: u64) -> anyhow::Result<Lsn> {
-    let rows = i64::try_from(rows)?;
-    let insert = database.prepare(LOAD).await?;
-    for first in (1..=rows).step_by(1000) {
-        database.execute(&insert, &[&first, &(first + 999).min(rows)]).await?;
-    }
-    let end = database.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?;
-    database.execute(&insert, &[&(rows + 1), &(rows + 1)]).await?;
-    Ok(end.get::<_, String>(0).parse()?)
-}
-
+/// What all cases have in common.
 struct Bench<'a> {
     arguments: &'a Arguments,
     url: String,
     database: &'a Client,
+    load: Load,
+    /// The end of the load lies behind it.
     until: Lsn,
 }
 
 impl Bench<'_> {
-    async fn case(
-        &self,
-        case: &'static str,
-        plugin: Option<(&str, &str)>,
-        raw: Option<f64>,
-    ) -> anyhow::Result<Figures> {
-        let folder = tempfile::tempdir()?;
-        let config = self.config(case, plugin, folder.path())?;
-        let (began, cpu) = (Instant::now(), process_cpu());
-        let walsender = match case {
-            "raw" => self.raw(&config).await?,
-            _ => self.walmill(config, case != "journal").await?,
-        };
-        let (seconds, cpu) = (began.elapsed().as_secs_f64(), (process_cpu() - cpu).as_secs_f64());
-        let rows = self.arguments.rows as f64;
-        let cpu_per_million = cpu / rows * 1e6;
-        let walsender_cpu_per_million = walsender / rows * 1e6;
-        Ok(Figures {
-            case,
-            rows_per_second: rows / seconds,
-            rows_per_cpu_second: rows / cpu,
-            cpu_per_million,
-            walsender_cpu_per_million,
-            ratio_to_walsender: cpu_per_million / walsender_cpu_per_million,
-            ratio_to_raw: cpu_per_million / raw.unwrap_or(cpu_per_million),
-        })
-    }
-
-    fn config(
-        &self,
-        case: &str,
-        plugin: Option<(&str, &str)>,
-        folder: &Path,
-    ) -> anyhow::Result<Config> {
-        let mut text = format!(
-            "[source]\nurl = '{}'\nslot = 'bench_{case}'\npublication = 'bench'\n\
-             tables = ['public.people']\n[store]\npath = '{}'\n[server]\nlisten = '127.0.0.1:0'\n",
-            self.url,
-            folder.join("data").display()
-        );
-        if let Some((name, config)) = plugin {
-            let path = std::path::absolute(self.arguments.plugins.join(format!("{name}.wasm")))?;
-            text.push_str(&format!(
-                "[plugins.guest]\npath = '{}'\nconfig = {config}\n",
-                path.display()
-            ));
-        }
-        if !matches!(case, "raw" | "journal") {
-            let plugins = if plugin.is_some() { "['guest']" } else { "[]" };
-            text.push_str(&format!(
-                "[[pipeline]]\nname = 'people'\ntables = ['public.people']\n\
-                 plugins = {plugins}\nstreams = ['people.*']\n"
-            ));
-        }
-        match Config::parse(&Document::of(&text, "bench"), &[], &|_| None) {
-            Ok(loaded) => Ok(loaded.config),
-            Err(findings) => {
-                bail!("{}", findings.iter().map(ToString::to_string).collect::<String>())
+    /// Round by round, so that what changes on the machine meanwhile changes all cases alike.
+    async fn rounds(&self) -> anyhow::Result<Vec<Row>> {
+        let cases = self.chosen();
+        let mut runs: Vec<Vec<Row>> = vec![Vec::new(); cases.len()];
+        for _ in 0..self.arguments.repeat {
+            let mut raw = None;
+            for (case, rows) in cases.iter().zip(&mut runs) {
+                let changes = self.load.changes();
+                let Some(run) = self.case(case).await.with_context(|| case.name)? else { continue };
+                let row = Row::new(case, changes, &run, raw);
+                raw = raw.or(Some(row.cpu_per_million()));
+                rows.push(row);
             }
         }
+        Ok(runs.iter().filter_map(|rows| Row::median(rows)).collect())
     }
 
-    /// On a thread and a runtime of its own, as the source is: each wake-up that crosses threads
-    /// is paid.
-    async fn raw(&self, config: &Config) -> anyhow::Result<f64> {
-        let (config, until) = (config.source.clone(), self.until);
-        let (sender, mut done) = tokio::sync::oneshot::channel();
-        let thread = std::thread::spawn(move || -> anyhow::Result<u64> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let read = runtime.block_on(raw::read(&config, until)).map_err(anyhow::Error::msg);
-            // Nobody listens after a failure.
-            let _ = sender.send(());
-            read
+    /// The cases that were asked for and can be run; those that can't are named.
+    fn chosen(&self) -> Vec<Case> {
+        let asked = &self.arguments.cases;
+        let named = |case: &Case| asked.iter().any(|asked| asked.name == case.name);
+        let chosen = |case: &Case| case.part == Part::Raw || asked.is_empty() || named(case);
+        let mut cases: Vec<_> = CASES.into_iter().filter(chosen).collect();
+        cases.retain(|case| match case.missing(&self.arguments.plugins) {
+            None => true,
+            Some(file) => {
+                skip(case, &format!("there is no {}: see --plugins", file.display()));
+                false
+            }
         });
-        let mut walsender = 0.0_f64;
-        while done.try_recv().is_err_and(|e| e == tokio::sync::oneshot::error::TryRecvError::Empty)
-        {
-            walsender = walsender.max(self.walsender_cpu().await?);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        thread.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-        Ok(walsender)
+        cases
     }
 
-    async fn walmill(&self, config: Config, pipeline: bool) -> anyhow::Result<f64> {
-        let shutdown = CancellationToken::new();
-        let (sender, ready) = tokio::sync::oneshot::channel();
-        let running = tokio::spawn(app::run(config, shutdown.clone(), PATIENCE, move |ready| {
-            // It is received below.
-            let _ = sender.send(ready);
-        }));
-        let Ready { store, .. } = ready.await.context("walmill did not start")?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut walsender = 0.0_f64;
-        while !self.is_done(&store, pipeline)? {
-            if Instant::now() > deadline {
-                bail!("not done after {PATIENCE:?}");
+    /// Nothing, when this machine lacks what it takes.
+    async fn case(&self, case: &Case) -> anyhow::Result<Option<Run>> {
+        let mut receiver = match Receiver::start(case.output).await {
+            Ok(receiver) => receiver,
+            Err(Unready::Missing(why)) => {
+                skip(case, why);
+                return Ok(None);
             }
-            walsender = walsender.max(self.walsender_cpu().await?);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        walsender = walsender.max(self.walsender_cpu().await?);
-        shutdown.cancel();
-        running.await?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        Ok(walsender)
-    }
-
-    fn is_done(&self, store: &Store, pipeline: bool) -> anyhow::Result<bool> {
-        let reached = match pipeline {
-            true => store.pipeline_cursor("people")?.unwrap_or_default().commit,
-            false => store.last_commit(),
+            Err(Unready::Failed(error)) => return Err(error),
         };
-        Ok(reached > self.until)
+        eprintln!("{} …", case.name);
+        let copy = "SELECT pg_copy_logical_replication_slot($1, $2)";
+        self.database.execute(copy, &[&load::SLOT, &COPY]).await?;
+        let port = free_port()?;
+        let plugins = std::path::absolute(&self.arguments.plugins)?;
+        let parts = [self.config(port), case.pipeline(&plugins), receiver.config()].concat();
+        let mut process = match case.part {
+            Part::Raw => Process::reader(&parts, self.load.changes())?,
+            Part::Journal | Part::Pipeline(_) => Process::walmill(&parts)?,
+        };
+        let walsender = self.walsender(&mut process).await?;
+        let (began, before) = (Instant::now(), usage::of(process.id())?);
+        receiver.connect(port, case.streams()).await?;
+        let mut progress = Progress {
+            case,
+            process: &mut process,
+            receiver: &mut receiver,
+            database: self.database,
+            port,
+            load: self.load,
+            until: self.until,
+        };
+        progress.end().await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let (after, walsender) = (usage::of(progress.process.id())?, usage::cpu(walsender)?);
+        let events = progress.count().await?;
+        process.stop().await?;
+        let received = receiver.finish().await?;
+        if case.output != Output::None {
+            ensure!(received == events, "{received} events were received, and {events} sent");
+        }
+        self.drop_copy().await?;
+        Ok(Some(Run {
+            seconds,
+            cpu: after.cpu - before.cpu,
+            walsender,
+            peak: after.peak,
+            written: after.written,
+            events,
+        }))
     }
 
-    /// Processor seconds of the walsender that runs now, as Linux counts them.
-    async fn walsender_cpu(&self) -> anyhow::Result<f64> {
-        let pids = self.database.query("SELECT pid FROM pg_stat_replication", &[]).await?;
-        let ticks = pids.iter().map(|row| ticks(row.get(0))).sum::<u64>();
-        Ok(ticks as f64 / 100.0)
+    /// Once its walsender has noticed that nobody reads any more.
+    async fn drop_copy(&self) -> anyhow::Result<()> {
+        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                    WHERE slot_name = $1 AND NOT active";
+        while self.database.query_opt(drop, &[&COPY]).await?.is_none() {
+            tokio::time::sleep(GLANCE).await;
+        }
+        Ok(())
+    }
+
+    fn config(&self, port: u16) -> String {
+        format!(
+            "[source]\nurl = '{}'\nslot = '{COPY}'\npublication = 'walmill_bench'\n\
+             [server]\nlisten = '127.0.0.1:{port}'\n",
+            self.url
+        )
+    }
+
+    /// The process that serves the case's slot, once there is one.
+    async fn walsender(&self, process: &mut Process) -> anyhow::Result<u32> {
+        let ask = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+        let ask = self.database.prepare(ask).await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let pid: Option<i32> = self.database.query_one(&ask, &[&COPY]).await?.get(0);
+            match pid {
+                Some(pid) => return Ok(pid.unsigned_abs()),
+                None if Instant::now() > deadline => bail!("it does not connect"),
+                None => process.check()?,
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
-/// User and system time of a process in hundredths of a second (proc(5), `stat`, fields 14 and 15);
-/// 0 where there is no such file.
-fn ticks(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
-}
-
-fn process_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    // Processor time is never negative, and its nanoseconds are below a second.
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+fn skip(case: &Case, why: &str) {
+    eprintln!("skipped: {}: {why}", case.name);
 }

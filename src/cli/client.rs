@@ -84,6 +84,21 @@ impl Client {
         self.send(request.header(CONTENT_TYPE, "application/wasm")).await
     }
 
+    /// Has something tried, with a file or without. That may take its time, too.
+    pub(super) async fn try_out(
+        &self,
+        parts: &[&str],
+        parameters: &[(&str, &str)],
+        file: Option<Vec<u8>>,
+    ) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, parts, parameters).timeout(LONG_PATIENCE);
+        self.send(match file {
+            Some(file) => request.body(file).header(CONTENT_TYPE, "application/wasm"),
+            None => request.body("{}").header(CONTENT_TYPE, "application/json"),
+        })
+        .await
+    }
+
     /// Fetches a file.
     pub(super) async fn get_file(
         &self,

@@ -41,7 +41,7 @@ enum Command {
     /// List the plugins in force in a walmill that runs.
     Ls(live::Ls),
     /// Put an earlier version in force: one that is named, or the last good one.
-    Rollback(live::Change),
+    Rollback(live::RollBack),
     /// Put the version in force that waits for a person's word.
     Promote(live::Change),
     /// Send a file to a walmill that runs, as a plugin's next version.

@@ -1,4 +1,7 @@
-//! `walmill replay`: asks the walmill that runs to go over what it has done again.
+//! `walmill replay`: asks the walmill that runs to go over what it has done again, or what that
+//! would change.
+
+mod dry_run;
 
 use std::time::Duration;
 
@@ -37,9 +40,51 @@ struct Ask {
     /// Ask for it, and do not wait for its end.
     #[arg(long)]
     no_wait: bool,
-    /// Print the replay as JSON.
+    /// Change nothing: show what another version of a plugin would make of it.
+    #[arg(long, requires = "plugin", conflicts_with_all = ["output", "no_wait"])]
+    dry_run: bool,
+    /// That version: its file (`new.wasm`, or `NAME=new.wasm` where the pipeline runs several
+    /// plugins), or one of the plugin's history (`NAME@0a1b2c3d`).
+    #[arg(long, value_name = "VERSION")]
+    plugin: Option<String>,
+    /// How many differences are shown.
+    #[arg(long, value_name = "NUMBER", requires = "dry_run")]
+    examples: Option<usize>,
+    /// Print the replay, or what the dry run showed, as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What goes over again at once, behind a change that mends something.
+#[derive(Debug, Args)]
+pub(super) struct Rewind {
+    /// Have each pipeline that runs it replay from here on: an LSN, a time, an event's id, …
+    #[arg(long, value_name = "PLACE")]
+    replay_from: Option<String>,
+}
+
+impl Rewind {
+    /// Replays each pipeline that runs the plugin, one after the other.
+    pub(super) async fn run(
+        &self,
+        client: &Client,
+        plugin: &str,
+        json: bool,
+    ) -> Result<(), Failure> {
+        let Some(from) = &self.replay_from else { return Ok(()) };
+        let answer = client.get(&["api", "v1", "pipelines"]).await?;
+        let all = answer["pipelines"].as_array().cloned().unwrap_or_default();
+        for pipeline in all {
+            let plugins = pipeline["plugins"].as_array().cloned().unwrap_or_default();
+            if let Some(name) =
+                pipeline["name"].as_str().filter(|_| plugins.contains(&json!(plugin)))
+            {
+                let body = json!({ "pipeline": name, "from": from });
+                go_over(client, ("pipeline", name), &body, &Manner { wait: true, json }).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -80,9 +125,11 @@ impl Part {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let client = Client::new(&arguments.config.load()?.config)?;
+    let config = arguments.config.load()?.config;
+    let client = Client::new(&config)?;
     wait(async {
         match &arguments.command {
+            None if arguments.ask.dry_run => dry_run::run(&client, &config, &arguments.ask).await,
             None => ask(&client, &arguments.ask).await,
             Some(Command::Ls { json }) => {
                 let answer = client.get(&REPLAY).await?;
@@ -105,18 +152,43 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn ask(client: &Client, ask: &Ask) -> Result<(), Failure> {
+    if let Some(plugin) = &ask.plugin {
+        let message = "a replay runs through the plugins in force";
+        let finding = Finding::error("not-in-force", "--plugin", message).suggest(format!(
+            "see what it would change with --dry-run; put it in force first with `walmill plugin \
+             push` or `walmill plugin rollback`: {plugin}"
+        ));
+        return Err(Failure::usage(vec![finding]));
+    }
     let (kind, name) = ask.part.named();
     let mut body = json!({ kind: name, "from": ask.from });
     if let Some(to) = &ask.to {
         body["to"] = json!(to);
     }
-    let answer = client.post_body(&REPLAY, &body).await?;
+    let manner = Manner { wait: !ask.no_wait, json: ask.json };
+    go_over(client, (kind, name), &body, &manner).await
+}
+
+/// How a replay is asked for.
+struct Manner {
+    wait: bool,
+    json: bool,
+}
+
+/// Asks for a replay, and follows it to its end.
+async fn go_over(
+    client: &Client,
+    (kind, name): (&str, &str),
+    body: &Value,
+    manner: &Manner,
+) -> Result<(), Failure> {
+    let answer = client.post_body(&REPLAY, body).await?;
     let mut replay = replays(&answer).first().cloned().unwrap_or_default();
     let id = replay["id"].clone();
-    if !ask.json {
+    if !manner.json {
         eprintln!("{}", line(&replay));
     }
-    while !ask.no_wait && matches!(replay["state"].as_str(), Some("asked" | "running")) {
+    while manner.wait && matches!(replay["state"].as_str(), Some("asked" | "running")) {
         tokio::time::sleep(LOOK).await;
         let all = replays(&client.get(&REPLAY).await?);
         match all.into_iter().find(|now| now[kind] == name && now["id"] == id) {
@@ -124,7 +196,7 @@ async fn ask(client: &Client, ask: &Ask) -> Result<(), Failure> {
             None => break,
         }
     }
-    match ask.json {
+    match manner.json {
         true => println!("{replay:#}"),
         false => println!("{}", line(&replay)),
     }

@@ -133,6 +133,22 @@ fn a_plugin_that_makes_requests_is_said_to_differ_in_a_replay() {
 }
 
 #[test]
+fn a_plugin_that_keeps_state_stands_in_one_place() {
+    let other = "[[pipeline]]\nname = 'b'\ntables = ['public.b']\nplugins = ['redact']";
+    let text = format!("{GOOD}{other}");
+    assert!(parse(&text, &[]).is_ok(), "without state it may stand anywhere");
+    let findings = parse(&text, &["plugins.redact.allow.kv=true"]).unwrap_err();
+    let text: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    expect![[r#"
+        error[shared-state]: plugin `redact` keeps state (`allow.kv`), so it can stand in one place only, and it stands in another already
+          at walmill.toml:17:12 pipeline[1].plugins[0]
+          help: add a second section, `[plugins.redact-2]` with the same `path`, and name that here: its state is its own"#]].assert_eq(&text.join("\n"));
+    let twice = GOOD.replace("[\"redact\"]", "[\"redact\", \"redact\"]");
+    let findings = parse(&twice, &["plugins.redact.allow.kv=true"]).unwrap_err();
+    assert!(findings[0].path.ends_with("pipeline[0].plugins[1]"), "{}", findings[0]);
+}
+
+#[test]
 fn names_that_nobody_has_are_found() {
     check(
         "[[pipeline]]\nname = 'b'\ntables = ['public.b']\nplugins = ['redcat']",

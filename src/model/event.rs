@@ -178,6 +178,7 @@ pub struct EventsBuilder {
     first: Offset,
     last: Offset,
     count: u32,
+    latest: Option<i64>,
 }
 
 impl EventsBuilder {
@@ -210,6 +211,11 @@ impl EventsBuilder {
         self.count += 1;
     }
 
+    /// Notes that an event's transaction committed at this time: [`Events::latest`].
+    pub fn committed(&mut self, time: i64) {
+        self.latest = self.latest.max(Some(time));
+    }
+
     /// How many events it holds.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -231,7 +237,8 @@ impl EventsBuilder {
     /// The run, with the offsets of its first and last event.
     #[must_use]
     pub fn finish(self) -> Events {
-        Events { first: self.first, last: self.last, count: self.count, bytes: self.bytes.into() }
+        let Self { bytes, first, last, count, latest } = self;
+        Events { first, last, latest: latest.unwrap_or(i64::MIN), count, bytes: bytes.into() }
     }
 }
 
@@ -247,6 +254,9 @@ pub struct Events {
     pub first: Offset,
     /// Offset of the last event.
     pub last: Offset,
+    /// When the latest of their transactions committed, and of those before them where that is
+    /// later; microseconds since 1970-01-01 UTC.
+    pub latest: i64,
     /// How many events.
     pub count: u32,
     /// The records, one behind the other.
@@ -276,7 +286,7 @@ impl Events {
             first.get_or_insert(place);
         }
         let first = first.unwrap_or(self.first);
-        Ok(Self { first, last: place, count: self.count, bytes: bytes.into() })
+        Ok(Self { first, last: place, bytes: bytes.into(), ..*self })
     }
 
     /// The commit of the last event.

@@ -144,7 +144,7 @@ pub struct Cursor {
 
 /// Text that is no cursor of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a cursor; give one back exactly as it came, or `earliest` or `latest`")]
+#[error("not a cursor; give one back exactly as it came, or a time, `earliest` or `latest`")]
 pub struct CursorError;
 
 /// First byte of a cursor's bytes: the layout that follows.

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use super::Finding;
-use super::shadow::ShadowReport;
+use super::replay::Times;
+use super::shadow::{Comparison, ShadowReport};
+use super::{Finding, Offset};
 
 /// What is kept of a plugin beside its files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +124,49 @@ pub enum PluginCommand {
     Promote(Option<String>),
     /// Hand over a version's file: this one, or the one in force.
     Pull(Option<String>),
+    /// Compare another version with the one in force, with no effect.
+    DryRun(Box<DryRun>),
+}
+
+/// A replay of a pipeline that changes nothing: through its plugins as they are, and through the
+/// same with another version of one of them.
+#[derive(Debug)]
+pub struct DryRun {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The version in the plugin's place.
+    pub candidate: Candidate,
+    /// What lies behind the first place, up to and including the second.
+    pub range: (Offset, Offset),
+    /// Only of transactions of these times.
+    pub times: Times,
+    /// Differences that are shown.
+    pub examples: usize,
+    /// Ends it early.
+    pub cancel: CancellationToken,
+}
+
+/// A version of a plugin that is to be tried.
+#[derive(Debug)]
+pub enum Candidate {
+    /// This file's content.
+    File(Vec<u8>),
+    /// One of the plugin's history: the first digits of its hash.
+    Version(String),
+}
+
+/// What came of a [`DryRun`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// The plugin.
+    pub plugin: String,
+    /// The version that was tried.
+    pub version: String,
+    /// The version in force.
+    pub in_force: String,
+    /// What the two chains made of the events.
+    #[serde(flatten)]
+    pub comparison: Comparison,
 }
 
 /// What came of it.
@@ -131,6 +176,8 @@ pub enum PluginAnswer {
     Done(Box<ReloadStatus>),
     /// A version, and its file.
     File(String, Vec<u8>),
+    /// What a dry run showed.
+    Tried(Box<Tried>),
 }
 
 /// A wish about a plugin, and where its answer goes.

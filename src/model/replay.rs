@@ -76,12 +76,29 @@ pub enum ReplayState {
     Failed(String),
 }
 
+/// When transactions committed, both ends included, in microseconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// At this time or later.
+    pub not_before: Option<i64>,
+    /// At this time or earlier.
+    pub not_after: Option<i64>,
+}
+
+impl Times {
+    /// Whether this time is one of them.
+    #[must_use]
+    pub fn include(&self, time: i64) -> bool {
+        self.not_before.is_none_or(|from| from <= time)
+            && self.not_after.is_none_or(|to| time <= to)
+    }
+}
+
 impl Replay {
     /// Whether what committed at this time is among what is wanted.
     #[must_use]
     pub fn wants(&self, time: i64) -> bool {
-        self.not_before.is_none_or(|from| from <= time)
-            && self.not_after.is_none_or(|to| time <= to)
+        Times { not_before: self.not_before, not_after: self.not_after }.include(time)
     }
 
     /// Whether there is something left to do.

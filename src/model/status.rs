@@ -1,7 +1,7 @@
 //! The latest facts about each part, as the parts publish them (through `watch` channels) and as
 //! the admin API, the console and the readiness check show them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Lsn;
 use super::plugin::ReloadStatus;
@@ -190,4 +190,17 @@ pub struct OutputStatus {
     pub dead_letters: u64,
     /// The last failure, while it lasts.
     pub error: Option<String>,
+    /// Why it delivers nothing until a person enables it, if that is so.
+    pub disabled: Option<Disabled>,
+}
+
+/// An output's far side said that it wants no more: a webhook's receiver answered 410, say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// When it said so, microseconds since 1970-01-01 UTC.
+    pub since: i64,
+    /// What it said.
+    pub why: String,
+    /// Who said it. An output that was given another place by the config delivers there.
+    pub target: String,
 }

@@ -13,6 +13,7 @@
 //!   whole window of later events is done and waits for it.
 
 mod barrier;
+mod disabled;
 mod feed;
 mod gate;
 mod lanes;
@@ -111,6 +112,7 @@ pub fn status(name: &str, output: &impl Output) -> OutputStatus {
         failed: 0,
         dead_letters: 0,
         error: None,
+        disabled: None,
     }
 }
 
@@ -130,6 +132,11 @@ pub async fn run<O: Output>(
 ) -> Result<(), StoreError> {
     let output = Arc::new(output);
     loop {
+        disabled::wait(&config.name, &output.target(), (&store, &metrics), &status, &shutdown)
+            .await?;
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
         let mut delivery = Delivery::new(&config, &output, &store, &metrics, &status);
         let end = delivery.deliver(&shutdown).await?;
         if let End::Failed(error) = end {
@@ -138,10 +145,7 @@ pub async fn run<O: Output>(
         delivery.finish().await?;
         match end {
             End::Rewind => delivery.rewind().await?,
-            End::Gone => {
-                shutdown.cancelled().await;
-                return Ok(());
-            }
+            End::Gone(why) => disabled::note(&config.name, output.target(), why, &store).await?,
             End::Shutdown | End::Failed(_) => return Ok(()),
         }
     }
@@ -149,7 +153,8 @@ pub async fn run<O: Output>(
 
 enum End {
     Shutdown,
-    Gone,
+    /// The far side wants no more, and says so.
+    Gone(String),
     /// The checkpoints are to be moved, and all that was read behind them is to be read again.
     Rewind,
     Failed(StoreError),

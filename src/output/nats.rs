@@ -111,8 +111,12 @@ impl Nats {
                 ConnectOptions::with_user_and_password(user.clone(), password.reveal().to_owned())
             }
             Login::NKey(seed) => ConnectOptions::with_nkey(seed.reveal().to_owned()),
-            Login::Credentials(content) => ConnectOptions::with_credentials(content.reveal())
-                .map_err(|_| anyhow!("`credentials` is not the content of a .creds file"))?,
+            Login::Credentials(content) => {
+                // Without the line break at its end, which secrets lose, it would not be read.
+                let content = format!("{}\n", content.reveal());
+                ConnectOptions::with_credentials(&content)
+                    .map_err(|_| anyhow!("`credentials` is not the content of a .creds file"))?
+            }
         };
         let options = options
             .name(format!("walmill {}", self.config.delivery.name))

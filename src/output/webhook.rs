@@ -5,7 +5,7 @@
 //! | answer | what happens |
 //! | --- | --- |
 //! | 2xx | taken |
-//! | 410 | the output stops and says so; its checkpoint stays, and a restart tries again |
+//! | 410 | the output is disabled until a person enables it; its checkpoint stays |
 //! | 413 | the event goes to the dead letters, for it does not get smaller |
 //! | everything else, redirects too, or none | tried again on the schedule, then a dead letter |
 //!
@@ -195,10 +195,9 @@ impl Webhook {
                 DeliverError::Unavailable { cause, answer, retry_after }
             }
             policy::Policy::DeadLetter => refused(events, cause, answer),
-            policy::Policy::Stop => DeliverError::Gone(cause.context(
-                "the receiver wants no more webhooks; take the output out of the config, or \
-                 restart walmill to try again",
-            )),
+            policy::Policy::Stop => {
+                DeliverError::Gone(cause.context("the receiver wants no more webhooks"))
+            }
         })
     }
 }

@@ -78,6 +78,7 @@ impl Boundary {
             new: batch.add_cells(cells.iter().copied()),
             old: Span::NONE,
             hidden_key: Span::NONE,
+            hidden_old: Span::NONE,
             stream: 0,
         });
         let rows = rows.collect();

@@ -131,6 +131,7 @@ impl Changes {
         limits: &Limits,
     ) -> Result<Option<Batch>, ChangesError> {
         let mut batch = Batch::behind(self.cursor);
+        batch.whole = limits.rows <= 1;
         self.gate.refresh()?;
         self.halted = None;
         while !batch.is_full(limits.rows, limits.bytes) && self.halted.is_none() {
@@ -404,6 +405,7 @@ fn blank(batch: &Batch) -> Row {
         new: Span::NONE,
         old: Span::NONE,
         hidden_key: Span::NONE,
+        hidden_old: Span::NONE,
         stream: 0,
     }
 }

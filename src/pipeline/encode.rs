@@ -55,17 +55,18 @@ impl Encoder {
     ) {
         let table = tables.get(row.table);
         self.key.clear();
-        write_key(&mut self.key, batch, table, row, row.new);
+        write_key(&mut self.key, batch, table, row.op, (row.new, row.hidden_key));
         self.key_end.clear();
         if row.op.is_barrier() {
             self.key_end.push(KEY_END);
         } else if changes_key(batch, table, row) {
             self.key_end.push(KEY_END);
-            write_key(&mut self.key_end, batch, table, row, row.old);
+            write_key(&mut self.key_end, batch, table, row.op, (row.old, row.hidden_old));
         }
         self.write_transaction(batch, row.transaction);
         let Self { head, key, key_end, transaction_text, again, .. } = self;
         let offset = batch.offset(row);
+        out.committed(batch.transactions[row.transaction as usize].time);
         out.push(
             offset,
             |out| {
@@ -133,18 +134,18 @@ fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
 /// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
 /// replaced a key column its value must not come out here, so the key is a digest of the old one:
 /// still the same for the same row, so order per key holds.
-fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row, of: Span) {
-    if matches!(row.op, Op::Message | Op::Gap) {
-        return out.extend_from_slice(row.op.name().as_bytes());
+fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, op: Op, (of, hidden): (Span, Span)) {
+    if matches!(op, Op::Message | Op::Gap) {
+        return out.extend_from_slice(op.name().as_bytes());
     }
     out.extend_from_slice(table.relation.schema.as_bytes());
     out.push(b'.');
     out.extend_from_slice(table.relation.table.as_bytes());
-    if row.op == Op::Schema {
+    if op == Op::Schema {
         return;
     }
-    if row.hidden_key.is_some() {
-        return write_key_digest(out, batch, row.hidden_key);
+    if hidden.is_some() {
+        return write_key_digest(out, batch, hidden);
     }
     let cells = batch.cells(of);
     for &column in &table.key {
@@ -155,20 +156,24 @@ fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row, of: Spa
     }
 }
 
-/// Whether an update gave the row another key. Where a plugin hides the key, only the new one is
-/// known.
+/// Whether an update gave the row another key, one that is shown or one that a plugin hides.
 fn changes_key(batch: &Batch, table: &Table, row: &Row) -> bool {
-    if !row.old.is_some() || row.hidden_key.is_some() {
+    if !row.old.is_some() {
         return false;
     }
-    let (new, old) = (batch.cells(row.new), batch.cells(row.old));
-    table.key.iter().any(|&column| match (new.get(column), old.get(column)) {
+    let differ = |new: Option<&Cell>, old: Option<&Cell>| match (new, old) {
         (Some(&new), Some(&old)) => {
             let known = !old.is(tagged::ABSENT) && !new.is(tagged::UNCHANGED);
             known && batch.value(new) != batch.value(old)
         }
         _ => false,
-    })
+    };
+    if row.hidden_key.is_some() {
+        let (new, old) = (batch.cells(row.hidden_key), batch.cells(row.hidden_old));
+        return new.iter().zip(old).any(|(new, old)| differ(Some(new), Some(old)));
+    }
+    let (new, old) = (batch.cells(row.new), batch.cells(row.old));
+    table.key.iter().any(|&column| differ(new.get(column), old.get(column)))
 }
 
 fn write_key_digest(out: &mut Vec<u8>, batch: &Batch, key: Span) {

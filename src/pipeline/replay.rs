@@ -24,6 +24,8 @@ pub(super) struct Replays {
 struct Running {
     replay: Replay,
     changes: Changes,
+    /// Of the next batch.
+    limits: Limits,
 }
 
 impl Replays {
@@ -61,7 +63,7 @@ impl Replays {
                 let gate = Gate::open(store.clone(), pipeline.into(), OnSchemaChange::Pass)?;
                 let (tables, messages) = (self.tables.clone(), self.messages.clone());
                 let changes = Changes::new(store.clone(), tables, messages, gate, replay.at);
-                Some(Running { replay, changes })
+                Some(Running { replay, changes, limits: Limits::default() })
             }
         };
         Ok(())
@@ -72,10 +74,10 @@ impl Pipeline {
     /// The next batch of a replay. Whether there was one.
     pub(super) fn replay_batch(&mut self) -> Result<bool, Halt> {
         self.replays.refresh(&self.store, &self.name).map_err(ChangesError::Store)?;
-        let Some(Running { replay, changes }) = &mut self.replays.running else {
+        let Some(Running { replay, changes, limits }) = &mut self.replays.running else {
             return Ok(false);
         };
-        let batch = match changes.next_batch(self.transform.tables(), &Limits::default()) {
+        let batch = match changes.next_batch(self.transform.tables(), limits) {
             Ok(batch) => batch,
             Err(ChangesError::Store(error)) => return Err(ChangesError::Store(error).into()),
             Err(error) => {
@@ -98,14 +100,19 @@ impl Pipeline {
             offset <= to && replay.wants(transaction.time)
         });
         batch.transactions = transactions;
-        let (at, from) = (batch.end, replay.at);
+        let (at, from, rows) = (batch.end, replay.at, batch.rows.len());
         let (mut outcome, counts) = match self.transform.apply_again(batch) {
             Ok(done) => done,
             Err(error) => {
                 changes.seek(from);
+                if error.is_too_much() {
+                    limits.shrink(rows);
+                    return Ok(true);
+                }
                 return Err(error.into());
             }
         };
+        limits.grow();
         replay.at = at.min(to);
         replay.events += counts.emitted;
         let done = at >= to;

@@ -30,7 +30,18 @@ pub struct Batch {
     pub changes: u64,
     /// Bytes of change messages in it.
     pub bytes: usize,
+    /// It cannot be read again as smaller batches.
+    pub whole: bool,
+    /// Bytes of what plugins have made of it: rows, cells and values, these as often as they come.
+    made: usize,
+    /// There was no place for a buffer, so what points into it is missing.
+    overflowed: bool,
 }
+
+/// What plugins may make of a batch that can be read again as smaller ones.
+pub const MOST_MADE: usize = 64 << 20;
+/// Buffers beyond which no call is begun: those of the call under way still have a place.
+const MOST_BUFFERS: usize = u16::MAX as usize - 4096;
 
 /// The transaction that a row belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +75,8 @@ pub struct Row {
     pub old: Span,
     /// The key's cells, once a plugin has dropped or replaced one of its columns.
     pub hidden_key: Span,
+    /// Likewise of the key that the row had before, where there is an old row.
+    pub hidden_old: Span,
     /// Index into the pipeline's streams.
     pub stream: u32,
 }
@@ -182,9 +195,33 @@ impl Batch {
 
     /// Adds a buffer for cells to point into; `None` when there are too many.
     pub fn add_buffer(&mut self, buffer: Bytes) -> Option<u16> {
-        let index = u16::try_from(self.buffers.len()).ok()?;
+        if buffer.is_empty() {
+            // Nothing in it is ever looked up.
+            return Some(0);
+        }
+        let Ok(index) = u16::try_from(self.buffers.len()) else {
+            self.overflowed = true;
+            return None;
+        };
         self.buffers.push(buffer);
         Some(index)
+    }
+
+    /// Counts bytes that a plugin has made.
+    pub fn count_made(&mut self, bytes: usize) {
+        self.made = self.made.saturating_add(bytes);
+    }
+
+    /// Whether plugins have made more of it than `bound`, or there is no place for more.
+    #[must_use]
+    pub fn is_heavier_than(&self, bound: usize) -> bool {
+        self.made > bound || self.overflowed || self.buffers.len() > MOST_BUFFERS
+    }
+
+    /// Whether something is missing, since there was no place for it.
+    #[must_use]
+    pub fn has_overflowed(&self) -> bool {
+        self.overflowed
     }
 
     /// The buffer of a shape's constants, added when it is first asked for.
@@ -216,6 +253,7 @@ impl Batch {
     pub fn rewind(&mut self, mark: Mark) {
         self.rows.clear();
         self.constants.clear();
+        (self.made, self.overflowed) = (0, false);
         self.buffers.truncate(mark.buffers);
         self.cells.truncate(mark.cells);
     }
@@ -261,6 +299,9 @@ impl Batch {
     #[must_use]
     pub fn value(&self, cell: Cell) -> Value<'_> {
         let bytes = || {
+            if cell.len == 0 {
+                return &[][..];
+            }
             let start = cell.data as usize;
             &self.buffers[usize::from(cell.buffer)][start..start + cell.len as usize]
         };
@@ -331,9 +372,13 @@ pub struct Tables {
 const FIRST_DERIVED: u32 = 0x8000_0000;
 
 impl Tables {
-    /// Adds a table as PostgreSQL described it.
+    /// Adds a table as PostgreSQL described it, if it is not there yet: each reader of a pipeline
+    /// meets it by itself.
     pub fn add(&mut self, id: u32, relation: Relation) -> u32 {
-        self.push(Table::new(id, relation))
+        match self.tables.iter().position(|table| table.id == id) {
+            Some(known) => known as u32,
+            None => self.push(Table::new(id, relation)),
+        }
     }
 
     /// Adds a table that a plugin's rows have from now on.
@@ -347,6 +392,12 @@ impl Tables {
     #[must_use]
     pub fn get(&self, index: u32) -> &Arc<Table> {
         &self.tables[index as usize]
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.tables.len()
     }
 
     fn push(&mut self, table: Table) -> u32 {

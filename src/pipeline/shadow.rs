@@ -9,7 +9,7 @@
 mod side;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -19,15 +19,15 @@ use super::schema::{Gate, OnSchemaChange};
 use super::stage::StageError;
 use super::state::Frozen;
 use super::{Config, Limits};
+use crate::model::replay::Times;
 use crate::model::shadow::{Comparison, Difference, Verdict};
 use crate::model::{EventId, Offset};
 use crate::plugin::Plugin;
 use crate::store::{Store, StoreError};
 use side::{Judged, Side};
 
-/// Processor time of one side's plugins, after which a run is cut short: for a version that hangs.
-const LONGEST: Duration = Duration::from_secs(10);
-/// The same for one that has broken on many events already: more of them would say nothing new.
+/// Processor time of one side's plugins that is enough for one that has broken on many events
+/// already: more of them would say nothing new.
 const LONGEST_BROKEN: Duration = Duration::from_secs(2);
 /// How many these are.
 const MANY: u64 = 20;
@@ -50,8 +50,13 @@ pub struct Trial {
     pub after: Vec<Arc<Plugin>>,
     /// Which events.
     pub range: Range,
+    /// Of those, only what committed at these times.
+    pub times: Times,
     /// Differences that are kept as examples.
     pub examples: usize,
+    /// Processor time of one side's plugins, after which it is cut short: for a version that hangs.
+    /// Three times as long may pass on the clock, for one that waits.
+    pub longest: Duration,
     /// Ends it early.
     pub cancel: CancellationToken,
 }
@@ -96,19 +101,18 @@ pub fn compare(store: &Store, trial: &Trial) -> Result<Comparison, ShadowError> 
         Range::Between(..) => u64::MAX,
     };
     let frozen = Arc::new(Frozen::new(store.clone()));
-    let side =
-        |chain: &[Arc<Plugin>]| Side::new(store, &trial.config, chain, &frozen, after, until);
+    let side = |chain: &[Arc<Plugin>]| Side::new(store, trial, chain, &frozen, (after, until));
     let (mut before, mut after) = (side(&trial.before)?, side(&trial.after)?);
-    let pipeline = trial.config.name.clone();
+    let (pipeline, started) = (trial.config.name.clone(), Instant::now());
     let mut comparison = Comparison { pipeline, ..Comparison::default() };
     while comparison.events < most {
-        comparison.cut = why_cut(trial, &before, &after);
+        comparison.cut = why_cut(trial, started, &before, &after);
         if comparison.cut.is_some() {
             break;
         }
-        match (before.next()?, after.next()?) {
-            (Some(old), Some(new)) => note(&mut comparison, trial.examples, old, new),
-            _ => break,
+        match next_of_both(&mut before, &mut after)? {
+            Some((old, new)) => note(&mut comparison, trial.examples, old, new),
+            None => break,
         }
     }
     comparison.before = before.tally(comparison.events);
@@ -116,13 +120,36 @@ pub fn compare(store: &Store, trial: &Trial) -> Result<Comparison, ShadowError> 
     Ok(comparison)
 }
 
-fn why_cut(trial: &Trial, before: &Side, after: &Side) -> Option<String> {
+/// What both made of the next change that both have read: retention may be faster than one of them.
+fn next_of_both(
+    before: &mut Side,
+    after: &mut Side,
+) -> Result<Option<(Judged, Judged)>, ShadowError> {
+    let (mut old, mut new) = (before.next()?, after.next()?);
+    loop {
+        match (old, new) {
+            (Some(one), Some(other)) if one.change < other.change => {
+                (old, new) = (before.next()?, Some(other));
+            }
+            (Some(one), Some(other)) if other.change < one.change => {
+                (old, new) = (Some(one), after.next()?);
+            }
+            (one, other) => return Ok(one.zip(other)),
+        }
+    }
+}
+
+fn why_cut(trial: &Trial, started: Instant, before: &Side, after: &Side) -> Option<String> {
     if trial.cancel.is_cancelled() {
         return Some("it was ended early".into());
     }
+    let longest = trial.longest.saturating_mul(3);
+    if started.elapsed() > longest {
+        return Some(format!("it had taken {} s", longest.as_secs()));
+    }
     let slow = |side: &Side| {
         let broken = side.failed() >= MANY;
-        let limit = if broken { LONGEST_BROKEN } else { LONGEST };
+        let limit = if broken { trial.longest.min(LONGEST_BROKEN) } else { trial.longest };
         (side.used() > limit).then_some((limit.as_secs(), side.failed()))
     };
     let (who, (seconds, failed)) = match (slow(before), slow(after)) {

@@ -1,5 +1,6 @@
 //! The rows that a plugin makes: where each column comes from, and the table that they then have.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +19,8 @@ pub struct Shape {
     fixed: Bytes,
     /// The key's columns in the input, when not all of them come through as they are.
     hidden_key: Option<Vec<usize>>,
+    /// Whether a column of the input comes more than once.
+    repeats: bool,
 }
 
 /// Where a column's value comes from.
@@ -52,7 +55,8 @@ impl Shape {
         };
         let hides = !input.key.iter().all(comes_through);
         let table = tables.add_derived(derived(shape, &input.relation));
-        Self { table, columns, fixed: fixed.into(), hidden_key: hides.then(|| input.key.clone()) }
+        let hidden_key = hides.then(|| input.key.clone());
+        Self { table, repeats: repeats(shape), columns, fixed: fixed.into(), hidden_key }
     }
 }
 
@@ -93,6 +97,14 @@ fn derived(shape: &bindings::Shape, input: &Relation) -> Relation {
     }
 }
 
+fn repeats(shape: &bindings::Shape) -> bool {
+    let mut seen = HashSet::new();
+    shape.columns.iter().any(|column| match column.source {
+        bindings::Source::Input(index) => !seen.insert(index),
+        bindings::Source::Computed(_) | bindings::Source::Fixed(_) => false,
+    })
+}
+
 fn has_computed(shape: &bindings::Shape) -> bool {
     shape.columns.iter().any(|column| matches!(column.source, bindings::Source::Computed(_)))
 }
@@ -103,20 +115,34 @@ fn computed(name: &str, tag: u8) -> Column {
     Column { name, type_oid: 0, type_mod: -1, type_name: type_name.into(), kind, key: false }
 }
 
-/// The row in its new shape; `computed` are its computed cells, in order.
-pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Row {
-    // A batch is closed long before its buffers run out, so there is room for the constants.
-    let fixed = batch.constants(&shape.fixed).unwrap_or_default();
-    let hidden_key = match &shape.hidden_key {
+/// The row in its new shape; `computed` are its computed cells, in order. `None` where the batch
+/// has no place for the shape's constants.
+pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Option<Row> {
+    let fixed = batch.constants(&shape.fixed)?;
+    let repeated = if shape.repeats { shape.size(batch, &row) } else { 0 };
+    let computes: usize = computed.iter().map(|cell| cell.size()).sum();
+    let cells = 2 * shape.columns.len() * size_of::<Cell>();
+    let repeated = usize::try_from(repeated).unwrap_or(usize::MAX);
+    let made = size_of::<Row>() + cells + shape.fixed.len() + computes;
+    batch.count_made(made.saturating_add(repeated));
+    let (hidden_key, hidden_old) = match &shape.hidden_key {
         Some(key) if !row.hidden_key.is_some() => {
-            let cells: Vec<Cell> = key.iter().filter_map(|&at| cell(batch, row.new, at)).collect();
-            batch.add_cells(cells)
+            (key_cells(batch, key, row.new), key_cells(batch, key, row.old))
         }
-        _ => row.hidden_key,
+        _ => (row.hidden_key, row.hidden_old),
     };
     let new = reshape(batch, shape, row.new, fixed, computed);
     let old = reshape(batch, shape, row.old, fixed, &[]);
-    Row { table: shape.table, new, old, hidden_key, ..row }
+    Some(Row { table: shape.table, new, old, hidden_key, hidden_old, ..row })
+}
+
+/// The key's cells of a row, if there is one.
+fn key_cells(batch: &mut Batch, key: &[usize], of: Span) -> Span {
+    if !of.is_some() {
+        return of;
+    }
+    let cells: Vec<Cell> = key.iter().filter_map(|&at| cell(batch, of, at)).collect();
+    batch.add_cells(cells)
 }
 
 fn cell(batch: &Batch, span: Span, at: usize) -> Option<Cell> {

@@ -6,30 +6,42 @@
 
 mod answer;
 mod input;
+mod plan;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
-use super::shape::Shape;
+use super::rows::{Batch, MOST_MADE, Row, Tables};
 use super::state::{Frozen, PluginState};
-use super::tagged;
+use crate::model::ByteSize;
 use crate::plugin::{Asked, CallError, Instance, Plugin, bindings};
 use crate::store::{StateWrite, Store};
-use answer::{Answer, check_size, pass};
-use input::{clear, describe, empty, fill_envelope, is_of_table, moment, op_code};
+use answer::{Answer, Measured, check_size, pass};
+use input::{clear, empty, fill_envelope, moment};
+pub(super) use input::{describe, is_of_table};
+use plan::Plan;
 
 /// Events of one call at most: beyond this nothing is gained (`benches/boundary.rs`).
 const CALL_EVENTS: usize = 256;
 /// Bytes of values in one call at most, unless a single event has more.
 const CALL_BYTES: usize = 1 << 20;
 
-/// The plugin could not be started again after it failed, so nothing can be said about any event.
+/// Why a stage has nothing to say about any event of a batch.
 #[derive(Debug, thiserror::Error)]
-#[error("plugin `{plugin}` ({version}) does not start: {cause}")]
-pub struct StageError {
-    plugin: String,
-    version: String,
-    cause: CallError,
+pub enum StageError {
+    /// The plugin could not be started again after it failed.
+    #[error("plugin `{plugin}` ({version}) does not start: {cause}")]
+    Start {
+        /// The plugin.
+        plugin: String,
+        /// Its version.
+        version: String,
+        /// Why.
+        cause: CallError,
+    },
+    /// The batch has to be read again as smaller ones.
+    #[error("plugins make more of so many changes than is kept in memory at once")]
+    TooMuch,
 }
 
 /// A row that did not get through, as it was before the plugin saw it.
@@ -56,6 +68,20 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
+impl Report {
+    /// A change is delivered whole or set aside whole: where one of its rows failed, the others go
+    /// no further, and one failure stands for all.
+    pub fn set_aside_whole(&mut self, batch: &mut Batch) {
+        if self.failures.is_empty() {
+            return;
+        }
+        let change = |row: &Row| (row.transaction, row.ordinal);
+        let mut failed = HashSet::new();
+        self.failures.retain(|failure| failed.insert(change(&failure.row)));
+        batch.rows.retain(|row| !failed.contains(&change(row)));
+    }
+}
+
 /// One plugin of a pipeline's chain, running.
 pub struct Stage {
     plugin: Arc<Plugin>,
@@ -63,6 +89,9 @@ pub struct Stage {
     state: Arc<Mutex<PluginState>>,
     /// By index of the table.
     plans: Vec<Planned>,
+    /// What each table's plan was last, by index: an instance that is started again most often
+    /// answers as the one before it, and the tables that its shapes made are there already.
+    made: Vec<Option<Arc<Plan>>>,
     input: bindings::Batch,
     /// What the plugin asked in a call of several events. From then on calls are made so that it
     /// has an answer: whatever a replay puts into one batch, the plugin is told the same.
@@ -82,16 +111,6 @@ enum Planned {
 /// A table and its plan: most often, the next row is of the same table.
 #[derive(Default)]
 struct Last(Option<(u32, Arc<Plan>)>);
-
-/// A plugin's plan for one table, ready for use.
-struct Plan {
-    mode: bindings::Mode,
-    needs: Vec<u32>,
-    old: bool,
-    envelope: bool,
-    shapes: Vec<Shape>,
-    pass_shape: Option<usize>,
-}
 
 /// Interns a plugin's route as a stream of the pipeline, or says why it may not go there.
 pub trait Routes {
@@ -121,7 +140,16 @@ impl Stage {
     fn with_state(plugin: Arc<Plugin>, state: PluginState, dry_run: bool) -> Self {
         let (state, input) = (Arc::new(Mutex::new(state)), empty());
         let asked = plugin.imports_clock().then_some(Asked::Time);
-        Self { plugin, instance: None, state, plans: Vec::new(), input, asked, dry_run }
+        Self {
+            plugin,
+            instance: None,
+            state,
+            plans: Vec::new(),
+            made: Vec::new(),
+            input,
+            asked,
+            dry_run,
+        }
     }
 
     /// Which plugin this is.
@@ -143,7 +171,9 @@ impl Stage {
         let rows = std::mem::take(&mut batch.rows);
         let mut report = Report::default();
         let mut next = 0;
-        while next < rows.len() {
+        let whole = batch.whole || is_one_change(&rows);
+        let bound = self.bound(whole);
+        while next < rows.len() && !batch.is_heavier_than(bound) {
             let plan = match self.plan(rows[next], tables)? {
                 Ok(plan) => plan,
                 Err(reason) => {
@@ -152,11 +182,11 @@ impl Stage {
                     continue;
                 }
             };
-            match plan.mode {
+            match plan.answer.mode {
                 bindings::Mode::Drop => report.dropped += 1,
                 bindings::Mode::Pass => {
                     let row = pass(batch, &plan, rows[next]);
-                    batch.rows.push(row);
+                    batch.rows.extend(row);
                 }
                 bindings::Mode::Call => {
                     let end = self.call_end(batch, tables, &rows, next)?;
@@ -167,7 +197,31 @@ impl Stage {
             }
             next += 1;
         }
+        let left = if batch.has_overflowed() { &rows[..] } else { &rows[next..] };
+        if !(left.is_empty() || whole) {
+            return Err(StageError::TooMuch);
+        }
+        // No smaller batch would help.
+        for row in left {
+            let (limit, plugin) = (ByteSize::new(bound as u64), self.plugin.name());
+            let reason = format!(
+                "plugins made more than {limit} of one change: raise \
+                 `plugins.{plugin}.limits.output`, or have them make less"
+            );
+            report.failures.push(self.failure(*row, reason, false));
+        }
         Ok(report)
+    }
+
+    /// What may be made of a batch: of one change alone, the chain may make what a few calls may.
+    fn bound(&self, whole: bool) -> usize {
+        let call = usize::try_from(self.plugin.limits().output.bytes()).unwrap_or(usize::MAX);
+        if whole { MOST_MADE.max(call.saturating_mul(4)) } else { MOST_MADE }
+    }
+
+    /// What was written in the batch stays for the next ones.
+    pub fn settle(&mut self) {
+        self.state().settle();
     }
 
     /// The keyed state that was written since the last time.
@@ -216,7 +270,7 @@ impl Stage {
             let fits = at - from < CALL_EVENTS
                 && bytes + size <= CALL_BYTES
                 && self.belong_together(&rows[from], row);
-            if at > from && !(fits && matches!(plan.mode, bindings::Mode::Call)) {
+            if at > from && !(fits && matches!(plan.answer.mode, bindings::Mode::Call)) {
                 return Ok(at);
             }
             bytes += size;
@@ -299,14 +353,14 @@ impl Stage {
         batch: &Batch,
         tables: &mut Tables,
         rows: &[Row],
-    ) -> Result<Result<bindings::Outcome, String>, StageError> {
+    ) -> Result<Result<Measured, String>, StageError> {
         let mut input = std::mem::replace(&mut self.input, empty());
         clear(&mut input);
         let (mut envelope, mut last) = (false, Last::default());
         for row in rows {
             match self.plan_after(&mut last, row, tables)? {
                 Ok(plan) => {
-                    envelope |= plan.envelope;
+                    envelope |= plan.answer.envelope;
                     plan.fill(&mut input, batch, tables, row);
                 }
                 Err(reason) => return Ok(Err(reason)),
@@ -329,8 +383,10 @@ impl Stage {
                 return Ok(Err(error.to_string()));
             }
         };
-        let sized = check_size(self.plugin.bounds(), batch, &self.plans, rows, &outcome);
-        Ok(sized.map(|()| outcome).map_err(|fault| fault.to_string()))
+        let measured = check_size(self.plugin.bounds(), batch, &self.plans, rows, &outcome);
+        Ok(measured
+            .map(|repeated| Measured { outcome, repeated })
+            .map_err(|fault| fault.to_string()))
     }
 
     fn instance(&mut self) -> Result<&mut Instance, StageError> {
@@ -338,7 +394,8 @@ impl Stage {
             Some(instance) => instance,
             None => {
                 let state: Arc<Mutex<PluginState>> = Arc::clone(&self.state);
-                self.plugin.instantiate(0, 1, self.dry_run, state).map_err(|cause| StageError {
+                let started = self.plugin.instantiate(0, 1, self.dry_run, state);
+                started.map_err(|cause| StageError::Start {
                     plugin: self.plugin.name().to_owned(),
                     version: self.plugin.version().to_string(),
                     cause,
@@ -387,7 +444,7 @@ impl Stage {
             self.drop_instance();
         }
         let planned = match announced {
-            Ok(plan) => Planned::Ready(Arc::new(Plan::new(plan, &table, tables))),
+            Ok(plan) => Planned::Ready(self.make(plan, row.table, tables)),
             Err(error) => Planned::Refused(format!("table {}: {error}", table.relation)),
         };
         if self.plans.len() <= index {
@@ -400,73 +457,23 @@ impl Stage {
             Planned::Unknown => Ok(Err("the table has no plan".into())),
         }
     }
+
+    /// The answer as a plan: the last one, if that was the same.
+    fn make(&mut self, answer: bindings::Plan, table: u32, tables: &mut Tables) -> Arc<Plan> {
+        let index = table as usize;
+        if self.made.len() <= index {
+            self.made.resize_with(index + 1, || None);
+        }
+        if let Some(made) = self.made[index].as_ref().filter(|made| made.answer == answer) {
+            return Arc::clone(made);
+        }
+        let table = Arc::clone(tables.get(table));
+        Arc::clone(self.made[index].insert(Arc::new(Plan::new(answer, &table, tables))))
+    }
 }
 
-impl Plan {
-    fn new(plan: bindings::Plan, table: &Arc<Table>, tables: &mut Tables) -> Self {
-        let shapes = plan.shapes.iter().map(|shape| Shape::new(shape, table, tables)).collect();
-        Self {
-            mode: plan.mode,
-            needs: plan.needs,
-            old: plan.old,
-            envelope: plan.envelope,
-            shapes,
-            pass_shape: plan.pass_shape.map(|shape| shape as usize),
-        }
-    }
-
-    fn pass() -> Self {
-        Self {
-            mode: bindings::Mode::Pass,
-            needs: Vec::new(),
-            old: false,
-            envelope: false,
-            shapes: Vec::new(),
-            pass_shape: None,
-        }
-    }
-
-    /// Bytes that a row takes in a call.
-    fn size(&self, batch: &Batch, row: &Row) -> usize {
-        let cells = batch.cells(row.new);
-        self.needs
-            .iter()
-            .filter_map(|&need| cells.get(need as usize))
-            .map(|cell| cell.size() + 9)
-            .sum()
-    }
-
-    fn fill(&self, input: &mut bindings::Batch, batch: &Batch, tables: &Tables, row: &Row) {
-        let table = tables.get(row.table);
-        input.count += 1;
-        input.ops.push(op_code(row.op));
-        input.relations.push(table.id);
-        self.fill_row(input, batch, table, row.new);
-        if self.old {
-            self.fill_row(input, batch, table, row.old);
-        }
-        input.starts.push(u32::try_from(input.tags.len()).unwrap_or(u32::MAX));
-    }
-
-    fn fill_row(&self, input: &mut bindings::Batch, batch: &Batch, table: &Table, span: Span) {
-        let cells = batch.cells(span);
-        if cells.is_empty() {
-            return;
-        }
-        for &need in &self.needs {
-            let cell = cells.get(need as usize).copied().unwrap_or(Cell::ABSENT);
-            let kind = table.kind(need as usize);
-            let (tag, data) = match batch.value(cell) {
-                Value::Text(text) => tagged::read(kind, text, &mut input.heap),
-                Value::Inline(tag, data) => (tag, data),
-                Value::Heap(tag, bytes) => {
-                    let start = input.heap.len();
-                    input.heap.extend_from_slice(bytes);
-                    (tag, tagged::place(start, bytes.len()))
-                }
-            };
-            input.tags.push(tag);
-            input.data.push(data);
-        }
-    }
+/// Whether nothing smaller can be read again.
+fn is_one_change(rows: &[Row]) -> bool {
+    let change = |row: &Row| (row.transaction, row.ordinal);
+    rows.first().map(change) == rows.last().map(change)
 }

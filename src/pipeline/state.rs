@@ -15,6 +15,8 @@ use crate::store::{StateWrite, Store, StoreError};
 pub struct PluginState {
     base: Base,
     plugin: String,
+    /// Of batches that are done; only where nothing is committed.
+    settled: Writes,
     kept: Writes,
     tentative: Writes,
     quota: Quota,
@@ -72,7 +74,8 @@ impl PluginState {
     fn on(base: Base, plugin: &str, limit: ByteSize) -> Self {
         let quota = Quota { limit, counted: None, tentative: 0, kept: 0, spoke: false };
         let plugin = plugin.into();
-        Self { base, plugin, kept: Writes::new(), tentative: Writes::new(), quota }
+        let (settled, kept, tentative) = (Writes::new(), Writes::new(), Writes::new());
+        Self { base, plugin, settled, kept, tentative, quota }
     }
 
     /// The call succeeded: its writes stay.
@@ -92,8 +95,16 @@ impl PluginState {
         self.discard();
         self.kept.clear();
         self.quota.kept = 0;
-        // Writes may have been taken for a commit that failed.
-        self.quota.counted = None;
+        if self.settled.is_empty() {
+            // Writes may have been taken for a commit that failed.
+            self.quota.counted = None;
+        }
+    }
+
+    /// The batch's writes go nowhere, and stay for the next batch.
+    pub fn settle(&mut self) {
+        self.quota.take();
+        self.settled.extend(self.kept.drain());
     }
 
     /// The batch's writes, to be committed with it.
@@ -106,11 +117,16 @@ impl PluginState {
 
     /// Bytes that a key takes as the plugin sees it now.
     fn size(&mut self, key: &str) -> Result<i64, StateError> {
-        let value = match self.tentative.get(key).or_else(|| self.kept.get(key)) {
+        let value = match self.written(key) {
             Some(value) => value.as_ref().map(Vec::len),
             None => self.stored(key)?.map(|value| value.len()),
         };
         Ok(value.map_or(0, |len| bytes(key.len() + len)))
+    }
+
+    fn written(&self, key: &str) -> Option<&Option<Vec<u8>>> {
+        let layers = [&self.tentative, &self.kept, &self.settled];
+        layers.into_iter().find_map(|layer| layer.get(key))
     }
 
     fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
@@ -144,8 +160,8 @@ fn bytes(len: usize) -> i64 {
     len as i64
 }
 
-/// How much of the store the plugin uses. Each pipeline that runs the plugin counts for itself
-/// what it adds to what was there at first, so several of them may together keep a multiple.
+/// How much of the store the plugin uses. The config lets a plugin that keeps state stand in one
+/// place only, so what is there at first and what this place adds is all.
 struct Quota {
     limit: ByteSize,
     /// In the store; `None` until it is asked for.
@@ -166,7 +182,7 @@ impl Quota {
 
 impl State for PluginState {
     fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
-        match self.tentative.get(key).or_else(|| self.kept.get(key)) {
+        match self.written(key) {
             Some(value) => Ok(value.clone()),
             None => self.stored(key),
         }
@@ -192,6 +208,10 @@ impl State for PluginState {
     }
 
     fn delete(&mut self, key: &str) -> Result<(), StateError> {
+        if self.get(key)?.is_none() {
+            // Nothing to delete, and nothing to keep of it.
+            return Ok(());
+        }
         self.quota.tentative -= self.size(key)?;
         self.tentative.insert(key.into(), None);
         Ok(())
@@ -211,6 +231,23 @@ mod tests {
         let outcome = Outcome { state: state.take_writes(), ..Outcome::default() };
         let Base::Live(store) = &state.base else { panic!("a state on trial is not committed") };
         store.commit(Outcome { pipeline: "p".into(), ..outcome }).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_leaves_nothing_behind_when_it_is_deleted() {
+        let folder = Folder::new();
+        let config = Config { path: folder.join("data"), ..Config::default() };
+        let store = Store::open(&config, Arc::new(Metrics::new())).unwrap();
+        let mut state = PluginState::new(store, "count", ByteSize::new(100));
+        state.set("", Vec::new()).unwrap();
+        state.keep();
+        commit(&mut state);
+        for key in ["a", "b", "", ""] {
+            state.delete(key).unwrap();
+        }
+        state.keep();
+        let writes: Vec<_> = state.take_writes().into_iter().map(|write| write.key).collect();
+        assert_eq!(writes, [""]);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 mod again;
 mod limits;
+mod plans;
 mod replay;
+mod room;
 mod shadow;
 
 use std::collections::BTreeMap;
@@ -103,13 +105,16 @@ impl House {
     fn insert(&self, id: u32, title: &str) -> Vec<u8> {
         let mut message = vec![b'I'];
         message.put_u32(self.relation.0);
-        message.put_u8(b'N');
-        message.put_u16(2);
-        for value in [id.to_string().as_str(), title] {
-            message.put_u8(b't');
-            message.put_u32(u32::try_from(value.len()).expect("short"));
-            message.put_slice(value.as_bytes());
-        }
+        put_tuple(&mut message, b'N', [Some(&id.to_string()), Some(title)]);
+        message
+    }
+
+    /// An update that gives a row another key.
+    fn move_row(&self, from: u32, to: u32) -> Vec<u8> {
+        let mut message = vec![b'U'];
+        message.put_u32(self.relation.0);
+        put_tuple(&mut message, b'K', [Some(&from.to_string()), None]);
+        put_tuple(&mut message, b'N', [Some(&to.to_string()), Some("x")]);
         message
     }
 
@@ -127,10 +132,16 @@ impl House {
     }
 
     fn plugin_with(&self, guest: &Guest, config: PluginConfig) -> Registry {
-        let path = self.folder.join("guest.wasm");
-        std::fs::write(&path, guest.bytes()).expect("write the plugin");
-        let config = PluginConfig { path, ..config };
-        let configs = BTreeMap::from([("guest".to_owned(), config)]);
+        self.plugins(&[("guest", guest)], &config)
+    }
+
+    fn plugins(&self, guests: &[(&str, &Guest)], config: &PluginConfig) -> Registry {
+        let load = |(name, guest): &(&str, &Guest)| {
+            let path = self.folder.join(format!("{name}.wasm"));
+            std::fs::write(&path, guest.bytes()).expect("write the plugin");
+            ((*name).to_owned(), PluginConfig { path, ..config.clone() })
+        };
+        let configs = guests.iter().map(load).collect();
         Registry::open(&Engine::new(None).expect("an engine"), configs, Arc::new(Metrics::new()))
             .expect("a plugin that loads")
     }
@@ -163,6 +174,20 @@ impl House {
 
     fn ids(&self) -> Vec<String> {
         self.events().iter().map(|event| event["id"].as_str().expect("an id").into()).collect()
+    }
+}
+
+fn put_tuple(message: &mut Vec<u8>, tag: u8, values: [Option<&str>; 2]) {
+    message.put_u8(tag);
+    message.put_u16(2);
+    for value in values {
+        let Some(value) = value else {
+            message.put_u8(b'n');
+            continue;
+        };
+        message.put_u8(b't');
+        message.put_u32(u32::try_from(value.len()).expect("short"));
+        message.put_slice(value.as_bytes());
     }
 }
 

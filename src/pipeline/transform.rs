@@ -49,6 +49,14 @@ pub enum TransformError {
     NoPlugin(String),
 }
 
+impl TransformError {
+    /// Whether the batch has to be read again as smaller ones.
+    #[must_use]
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Stage(StageError::TooMuch))
+    }
+}
+
 /// What a batch came to, for metrics and status.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
@@ -201,20 +209,25 @@ impl Transform {
     ) -> Result<(), TransformError> {
         for stage in &mut self.stages {
             let seen = batch.rows.len() as u64;
-            let report = match stage.run(batch, &mut self.tables, &mut self.streams) {
+            let mut report = match stage.run(batch, &mut self.tables, &mut self.streams) {
                 Ok(report) => report,
+                Err(error @ StageError::TooMuch) => return Err(error.into()),
                 Err(error) => {
                     self.broken.push((Arc::clone(stage.plugin()), true));
                     return Err(error.into());
                 }
             };
             let failed = report.failures.iter().filter(|failure| !failure.rejected).count() as u64;
-            stage.plugin().count(seen, failed);
+            if !self.again {
+                // What fails on what is old is no reason to take a new version back.
+                stage.plugin().count(seen, failed);
+            }
             if failed > 0 {
                 let stops = matches!(self.on_error, OnError::Stop);
                 self.broken.push((Arc::clone(stage.plugin()), stops));
             }
             counts.dropped += report.dropped;
+            report.set_aside_whole(batch);
             for failure in report.failures {
                 let on_error = if self.again { OnError::DeadLetter } else { self.on_error };
                 match on_error {

@@ -23,6 +23,9 @@ pub struct LoadError {
 /// What is wrong with a plugin's file.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
+    /// Its shadow run was ended, by a change of the config or a shutdown.
+    #[error("its shadow run was cut short, so nothing is decided: offer it again")]
+    CutShort,
     /// It cannot be read.
     #[error("{error}; `plugins.{plugin}.path` must name a file that walmill can read")]
     Unreadable {

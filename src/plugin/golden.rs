@@ -11,11 +11,12 @@ mod table;
 mod trial;
 mod update;
 mod value;
+mod written;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use event::Given;
@@ -24,6 +25,7 @@ use table::Relation;
 pub use table::{Relation as CaseTable, column};
 pub use trial::{Answer, Trial};
 pub use update::{UpdateError, updated};
+pub use written::Taken;
 
 use super::bindings::{Mode, Plan};
 use super::{CallError, Plugin, Reason};
@@ -89,7 +91,7 @@ fn call() -> String {
 }
 
 /// Something that happened, and what should come of it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     insert: Option<Table>,

@@ -2,6 +2,7 @@
 //! granted, keyed state.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use wasmtime::UpdateDeadline;
 
@@ -33,6 +34,7 @@ pub(super) struct Host {
     /// Nanoseconds that the guest has waited for in the call under way.
     pub(super) slept: u64,
     grants: Arc<Grants>,
+    longest_wait: Duration,
     /// Made when the guest first uses it.
     wasi: Option<Box<Wasi>>,
     pub(super) dry_run: bool,
@@ -55,6 +57,7 @@ impl Host {
             random: Moment::START.random(),
             slept: 0,
             grants: Arc::clone(&program.grants),
+            longest_wait: limits.http_time.duration(),
             wasi: None,
             dry_run,
             state,
@@ -77,8 +80,8 @@ impl Host {
     }
 
     pub(super) fn wasi(&mut self) -> &mut Wasi {
-        let (log, grants) = (&self.log, &self.grants);
-        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(log, grants)))
+        let (log, grants, longest) = (&self.log, &self.grants, self.longest_wait);
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(log, grants, longest)))
     }
 
     /// Called at every tick of the engine while the guest runs.

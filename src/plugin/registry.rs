@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::error::{LoadError, Reason};
@@ -25,7 +26,8 @@ use crate::model::shadow::ShadowReport;
 use crate::model::status::PluginStatus;
 pub use change::Prepared;
 use change::{Begun, begin, seen_and_taken};
-pub use offer::{Offered, Rehearsal};
+use offer::Trials;
+pub use offer::{Offered, Quiet, Rehearsal};
 use record::{Entry, Record};
 pub use record::{Memory, NoMemory};
 
@@ -45,7 +47,10 @@ struct Shared {
     engine: Engine,
     metrics: Arc<Metrics>,
     memory: Arc<dyn Memory>,
-    rehearsal: OnceLock<Arc<dyn Rehearsal>>,
+    /// And the token that ends it with walmill.
+    rehearsal: OnceLock<(Arc<dyn Rehearsal>, CancellationToken)>,
+    /// Held for a moment.
+    trials: Mutex<Trials>,
     current: ArcSwap<Plugins>,
     /// Held for the whole of an offer: they are made one after the other.
     offers: Mutex<()>,
@@ -87,21 +92,24 @@ impl Registry {
     ) -> Result<Self, Vec<(String, LoadError)>> {
         let (mut books, mut by_name) = (Books::default(), BTreeMap::new());
         let mut errors = Vec::new();
+        let recall = |name: &String| Record::of(memory.recall(name).unwrap_or_default());
+        books.records = configs.keys().map(|name| (name.clone(), recall(name))).collect();
+        // Before anything is compiled, and something else makes room for it.
+        protect(engine, &books);
         for (name, config) in configs {
             let family = Arc::new(family(name.clone(), config, &metrics));
-            let mut record = Record::of(memory.recall(&name).unwrap_or_default());
+            let record = books.records.entry(name.clone()).or_default();
             match begin(engine, &family, &record.kept, false) {
                 Ok(begun) => {
-                    record.kept.seen = seen_and_taken(&record);
-                    begun.note(&mut record, Why::Start, 1);
+                    record.kept.seen = seen_and_taken(record);
+                    begun.note(record, Why::Start, 1);
                     memory.keep(&name, &record.kept);
                     loaded(&begun);
                     by_name.insert(name.clone(), begun.plugin);
                 }
                 Err(error) => errors.push((name.clone(), error)),
             }
-            books.families.insert(name.clone(), family);
-            books.records.insert(name, record);
+            books.families.insert(name, family);
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -111,6 +119,7 @@ impl Registry {
             metrics,
             memory,
             rehearsal: OnceLock::new(),
+            trials: Mutex::default(),
             current: ArcSwap::from_pointee(Plugins { generation: 1, by_name }),
             offers: Mutex::default(),
             books: Mutex::new(books),
@@ -123,10 +132,10 @@ impl Registry {
         Ok(registry)
     }
 
-    /// From now on, new versions run beside those in force first.
-    pub fn rehearse_with(&self, rehearsal: Arc<dyn Rehearsal>) {
+    /// From now on, new versions run beside those in force first, until the shutdown.
+    pub fn rehearse_with(&self, rehearsal: Arc<dyn Rehearsal>, shutdown: CancellationToken) {
         // Called once, when everything that it needs is there.
-        let _ = self.0.rehearsal.set(rehearsal);
+        let _ = self.0.rehearsal.set((rehearsal, shutdown));
     }
 
     /// The set in force. Take it once per batch.
@@ -249,10 +258,7 @@ impl Registry {
 
     /// The files of what may be wanted again stay.
     fn protect(&self, books: &Books) {
-        if let Some(cache) = self.0.engine.cache() {
-            let versions = books.records.values().flat_map(Record::versions);
-            cache.protect(versions.filter_map(Version::from_hex).collect());
-        }
+        protect(&self.0.engine, books);
     }
 
     fn publish(&self, books: &Books) {
@@ -273,6 +279,13 @@ impl Registry {
 pub fn load_alone(engine: &Engine, name: &str, config: Config) -> Result<Arc<Plugin>, LoadError> {
     let family = family(name.to_owned(), config, &Arc::new(Metrics::new()));
     family.load(engine, &read(&family)?).map(Arc::new)
+}
+
+fn protect(engine: &Engine, books: &Books) {
+    if let Some(cache) = engine.cache() {
+        let versions = books.records.values().flat_map(Record::versions);
+        cache.protect(versions.filter_map(Version::from_hex).collect());
+    }
 }
 
 fn labels(name: &str, outcome: &'static str) -> Labels {

@@ -9,13 +9,16 @@
 mod clocks;
 pub(super) mod http;
 mod output;
+mod waits;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::p2::add_to_linker_sync;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
+use wasmtime_wasi::p2::bindings::sync::io::{poll, streams};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::add_only_http_to_linker_sync;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -24,6 +27,7 @@ use super::host::Host;
 use super::log::Log;
 use http::Http;
 use output::Output;
+use waits::{Io, Waits};
 
 /// Handles that a guest may hold at once: each takes memory of ours.
 const MOST_HANDLES: usize = 10_000;
@@ -71,7 +75,7 @@ pub(super) struct Wasi {
 }
 
 impl Wasi {
-    pub(super) fn new(log: &Arc<Log>, grants: &Grants) -> Self {
+    pub(super) fn new(log: &Arc<Log>, grants: &Grants, longest_wait: Duration) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MOST_HANDLES);
         let ctx = WasiCtx::builder()
@@ -82,8 +86,12 @@ impl Wasi {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
-        let hooks = http::Hooks::new(grants.http.clone());
+        let hooks = http::Hooks::new(grants.http.clone(), longest_wait);
         Self { ctx, table, http: WasiHttpCtx::new(), hooks }
+    }
+
+    fn waits(&mut self) -> Waits<'_> {
+        Waits { table: &mut self.table, hooks: &mut self.hooks }
     }
 
     /// A new call has its own time for requests.
@@ -117,6 +125,9 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     random::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     insecure::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
     insecure_seed::add_to_linker::<_, HasSelf<Host>>(linker, |host| host)?;
+    // Of these, some wait.
+    poll::add_to_linker::<_, Io>(linker, |host| host.wasi().waits())?;
+    streams::add_to_linker::<_, Io>(linker, |host| host.wasi().waits())?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -19,6 +19,7 @@ use notify_debouncer_full::notify::{EventKind, RecommendedWatcher, RecursiveMode
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use tracing::warn;
 
+use super::error::Reason;
 use super::{Registry, Version};
 
 /// How long a folder must be quiet before its files are read.
@@ -156,7 +157,14 @@ impl Looker {
         }
         match bytes {
             // Whatever comes of it is logged there.
-            Ok(bytes) => _ = self.registry.offer(name, bytes),
+            Ok(bytes) => {
+                let offered = self.registry.offer(name, bytes);
+                if offered.is_err_and(|error| matches!(error.reason, Reason::CutShort)) {
+                    // Nothing was decided: the next look offers it again.
+                    seen.fingerprint = None;
+                    return;
+                }
+            }
             Err(error) => warn!(plugin = name, "the version in force stays: {error}"),
         }
         seen.content = Some(content);

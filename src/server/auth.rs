@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-pub(super) use access::{Access, Guardian, Lapse, Reader};
+pub(super) use access::{Access, Guardian, Lapse, Reader, Wishes};
 pub use config::{Algorithm, Allow, Auth, Jwt, Key, KeyHash, Keys, Rule};
 pub use jwt::{Refused, Verifier};
 pub use mint::{decode_unchecked, mint};

@@ -1,6 +1,7 @@
 //! Accepts connections and keeps watch over each: time for its handshake and its headers, bytes
 //! that wait for it, and how long it may take nothing.
 
+mod body;
 mod places;
 mod wire;
 
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -170,7 +170,7 @@ where
 {
     let progress = Arc::clone(&wire.progress);
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(body::body);
         request.extensions_mut().insert(Arc::clone(&progress));
         request.extensions_mut().insert(Peer(peer.ip()));
         routes.clone().oneshot(request)

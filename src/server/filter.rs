@@ -9,11 +9,13 @@
 //! does not have, a number compared with a word) neither holds nor does its opposite.
 
 mod read;
+mod text;
 mod value;
 
 use std::cmp::Ordering;
 
 use crate::model::Finding;
+pub(super) use text::{Like, Pattern};
 pub use value::Literal;
 pub(super) use value::hash_value;
 
@@ -49,16 +51,19 @@ pub struct Condition {
 
 /// How a value is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Test {
+pub(super) enum Test {
     Compare(Comparison, Literal),
     /// It is one of these.
     In(Vec<Literal>),
     Like(Like),
+    Match(Pattern),
     Is(Is),
+    /// As unequal, but NULL is a value like any other.
+    Distinct(Literal),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Comparison {
+pub(super) enum Comparison {
     Equal,
     Unequal,
     Less,
@@ -67,20 +72,8 @@ enum Comparison {
     GreaterOrEqual,
 }
 
-/// SQL's LIKE: `%` stands for any run of characters, `_` for one, and a backslash before either for
-/// itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Like(Vec<Part>);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Part {
-    Run,
-    One,
-    Letter(char),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Is {
+pub(super) enum Is {
     Null,
     True,
     False,
@@ -119,6 +112,39 @@ impl Filter {
         };
         let conditions = keys.into_iter().map(condition).collect();
         Self { groups: vec![Group { conditions }] }
+    }
+
+    /// Rows for which every condition of at least one of these groups holds.
+    pub(super) fn of_groups(groups: impl IntoIterator<Item = Vec<Condition>>) -> Self {
+        let groups = groups.into_iter().map(|conditions| Group { conditions });
+        Self { groups: groups.collect() }
+    }
+
+    /// Changes of these kinds (`insert`, …) in a table; `None` for those of all.
+    pub(super) fn of_changes(schema: Option<&str>, table: Option<&str>, op: Option<&str>) -> Self {
+        let about = [(table, TABLE), (schema, SCHEMA), (op, OP)];
+        let condition = |(wanted, label): (Option<&str>, &[u8])| {
+            let test = Test::Compare(Comparison::Equal, Literal::new(wanted?));
+            Some(Condition { label: label.into(), negated: false, test })
+        };
+        Self::of_groups([about.into_iter().filter_map(condition).collect()])
+    }
+
+    /// Whether every row is meant.
+    pub(super) fn is_everything(&self) -> bool {
+        self.groups.iter().any(|group| group.conditions.is_empty())
+    }
+
+    /// Whether a row is meant, whose values are looked up by the columns' labels.
+    pub(super) fn holds<'a>(&self, value: impl Fn(&[u8]) -> Option<&'a [u8]>) -> bool {
+        let holds = |condition: &Condition| condition.holds(value(&condition.label));
+        self.groups.iter().any(|group| group.conditions.iter().all(holds))
+    }
+
+    /// What fits one of them at least.
+    pub(super) fn or(mut self, other: Self) -> Self {
+        self.groups.extend(other.groups);
+        self
     }
 
     /// What fits both.
@@ -161,7 +187,23 @@ impl Group {
     }
 }
 
+/// What a change is about, in the place of a column: no column's label is without quotes.
+pub(super) const TABLE: &[u8] = b"table";
+/// The same for its schema.
+pub(super) const SCHEMA: &[u8] = b"schema";
+/// The same for what was done.
+pub(super) const OP: &[u8] = b"op";
+
 impl Condition {
+    pub(super) fn new(column: &str, test: Test) -> Self {
+        Self { label: label(column), negated: false, test }
+    }
+
+    /// Its opposite.
+    pub(super) fn not(self) -> Self {
+        Self { negated: !self.negated, ..self }
+    }
+
     /// The column's name as it stands in the event's JSON, with its quotes.
     #[must_use]
     pub fn label(&self) -> &[u8] {
@@ -195,9 +237,11 @@ impl Test {
             }
             Self::In(literals) => one_of(json, literals),
             Self::Like(like) => value::with_text(json, |text| like.fits(text)),
+            Self::Match(pattern) => value::with_text(json, |text| pattern.fits(text)),
             Self::Is(Is::Null) => Some(json == b"null"),
             Self::Is(Is::True) => Some(json == b"true"),
             Self::Is(Is::False) => Some(json == b"false"),
+            Self::Distinct(literal) => Some(value::compare(json, literal) != Some(Ordering::Equal)),
         }
     }
 }
@@ -223,49 +267,6 @@ impl Comparison {
             Self::LessOrEqual => ordering.is_le(),
             Self::Greater => ordering.is_gt(),
             Self::GreaterOrEqual => ordering.is_ge(),
-        }
-    }
-}
-
-impl Like {
-    fn new(pattern: &str) -> Self {
-        let mut letters = pattern.chars();
-        let mut parts = Vec::new();
-        while let Some(letter) = letters.next() {
-            parts.push(match letter {
-                '%' => Part::Run,
-                '_' => Part::One,
-                '\\' => Part::Letter(letters.next().unwrap_or('\\')),
-                letter => Part::Letter(letter),
-            });
-        }
-        Self(parts)
-    }
-
-    fn fits(&self, text: &str) -> bool {
-        // Greedy with one point to go back to: never worse than the product of the two lengths.
-        let mut at = 0;
-        let mut rest = text.chars();
-        let mut back = None;
-        loop {
-            let here = rest.clone();
-            let letter = rest.next();
-            match (self.0.get(at), letter) {
-                (Some(Part::Run), _) => {
-                    at += 1;
-                    back = Some((at, here.clone()));
-                    rest = here;
-                }
-                (Some(Part::One), Some(_)) => at += 1,
-                (Some(Part::Letter(own)), Some(letter)) if *own == letter => at += 1,
-                (None, None) => return true,
-                (_, None) => return false,
-                (_, Some(_)) => {
-                    let Some((behind, from)) = &mut back else { return false };
-                    from.next();
-                    (at, rest) = (*behind, from.clone());
-                }
-            }
         }
     }
 }

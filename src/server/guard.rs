@@ -26,6 +26,9 @@ pub(super) async fn check(
         Ok(origin) => origin,
         Err(problem) => return problem.into_response(),
     };
+    if let Some(problem) = compressed(request.headers()) {
+        return problem.into_response();
+    }
     let mut response = if request.method() == Method::OPTIONS {
         // A browser's question before a request to another origin; it bears no token.
         methods(next.run(request).await)
@@ -41,6 +44,18 @@ pub(super) async fn check(
     };
     set_headers(response.headers_mut(), origin);
     response
+}
+
+/// Refuses a body that is compressed: nothing here makes a large one of a small one.
+fn compressed(headers: &HeaderMap) -> Option<Problem> {
+    let coding = headers.get(header::CONTENT_ENCODING)?;
+    if coding.as_bytes().eq_ignore_ascii_case(b"identity") {
+        return None;
+    }
+    let message = "compressed bodies are not taken";
+    let finding = Finding::error("compressed-body", "content-encoding", message);
+    let finding = finding.suggest("send it as it is, without `Content-Encoding`");
+    Some(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, finding))
 }
 
 /// The methods that an address knows, which is what its refusal of OPTIONS lists.
@@ -213,7 +228,7 @@ fn spent() -> Problem {
     unauthorized("this ticket was used, or is over; each is good once".to_owned())
 }
 
-fn lacking(principal: &Principal, needed: Option<Role>) -> Problem {
+pub(super) fn lacking(principal: &Principal, needed: Option<Role>) -> Problem {
     if principal.is_anonymous() {
         return unauthorized("this walmill asks for a token".to_owned());
     }
@@ -232,13 +247,16 @@ fn unauthorized(message: String) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, finding)
 }
 
+/// What pages of listed origins may send; `apikey` and `x-client-info` are Supabase's clients'.
+const ALLOWED_HEADERS: &str = "apikey, authorization, content-type, last-event-id, x-client-info";
+
 fn set_headers(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // An address may bear a token, so it goes nowhere.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::VARY, HeaderValue::from_static("origin, authorization"));
     if let Some(origin) = origin {
-        let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
+        let allowed = HeaderValue::from_static(ALLOWED_HEADERS);
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, REPLAY_FROM.into());

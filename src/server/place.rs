@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Serialize;
+use tracing::error;
 
 use super::Server;
-use super::auth::{Access, Reader};
+use super::auth::{Access, Reader, Wishes};
 use super::problem::Problem;
-use crate::model::{Cursor, CursorError, EventId, Finding, Lsn, Offset};
-use crate::store::stream::Stream;
+use crate::model::{Cursor, CursorError, EventId, Finding, Lsn, Offset, clock};
+use crate::store::stream::{Since, Stream};
 
 /// Where a reader asks to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub(super) enum Place {
     Cursor(Cursor),
     /// Behind an event, by its id: for protocols whose events come without a cursor.
     Event(Offset),
+    /// With the first event that committed at this time or later, microseconds since 1970-01-01
+    /// UTC.
+    Time(i64),
 }
 
 impl FromStr for Place {
@@ -35,7 +39,10 @@ impl FromStr for Place {
             "latest" => Ok(Self::Latest),
             text => match text.parse() {
                 Ok(EventId(offset)) => Ok(Self::Event(offset)),
-                Err(_) => text.parse().map(Self::Cursor),
+                Err(_) => match clock::parse(text) {
+                    Some(time) => Ok(Self::Time(time)),
+                    None => text.parse().map(Self::Cursor),
+                },
             },
         }
     }
@@ -45,8 +52,25 @@ impl Place {
     /// Reads a place that came from outside; `path` is where it came from.
     pub(super) fn read(text: &str, path: &str) -> Result<Self, Finding> {
         text.parse().map_err(|error: CursorError| {
-            Finding::error("bad-cursor", path, format!("this is {error}"))
+            Finding::error("bad-cursor", path, format!("this is {error}")).suggest(
+                "a place is `earliest`, `latest`, a cursor, an event's id, or a time as in \
+                 2026-11-25T09:30:00Z; in an address, + is written %2B",
+            )
         })
+    }
+
+    /// Where reading this stream really begins, without keeping anyone waiting for the disk.
+    pub(super) async fn begin(
+        self,
+        stream: &Arc<Stream>,
+        server: &Arc<Server>,
+    ) -> Result<Start, Finding> {
+        if !matches!(self, Self::Time(_)) {
+            return self.resolve(stream, server);
+        }
+        let (stream, server) = (Arc::clone(stream), Arc::clone(server));
+        let search = tokio::task::spawn_blocking(move || self.resolve(&stream, &server));
+        search.await.unwrap_or_else(|_| Err(unreadable()))
     }
 
     /// Where reading this stream really begins.
@@ -62,6 +86,7 @@ impl Place {
             }
             Self::Cursor(cursor) => cursor.offset,
             Self::Event(offset) => offset,
+            Self::Time(time) => return since(stream, time),
         };
         if after < purged {
             let gap = Gap { purged, reason: Reason::Retention };
@@ -70,6 +95,25 @@ impl Place {
         server.refuse_unreached(stream, after)?;
         Ok(Start { after, gap: None })
     }
+}
+
+fn since(stream: &Stream, time: i64) -> Result<Start, Finding> {
+    let found = stream.since(time).map_err(|error| {
+        error!("read for a client: {:#}", anyhow::Error::new(error));
+        unreadable()
+    });
+    Ok(match found? {
+        Since::Kept(after) => Start { after, gap: None },
+        Since::Removed(purged) => {
+            let gap = Gap { purged, reason: Reason::Retention };
+            Start { after: purged, gap: Some(gap) }
+        }
+    })
+}
+
+fn unreadable() -> Finding {
+    Finding::error("store-failed", "", "the store could not be read")
+        .suggest("see walmill's log; it ends by itself when its store fails")
 }
 
 impl Server {
@@ -109,6 +153,7 @@ impl Server {
     pub(super) async fn open(
         &self,
         name: &str,
+        wishes: &Wishes,
         reader: &Reader,
     ) -> Result<(Arc<Stream>, Access), Finding> {
         // Asked first, so that nobody can tell a stream that is not theirs from one that is not.
@@ -116,7 +161,7 @@ impl Server {
             return Err(reader.refusal(name));
         }
         let stream = self.stream(name, reader)?;
-        let access = reader.access(name, self).await?;
+        let access = reader.access_for(name, wishes, self).await?;
         Ok((stream, access))
     }
 
@@ -167,7 +212,7 @@ pub(super) enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Retention => "retention removed events behind the cursor",
+            Self::Retention => "retention removed events behind the place asked for",
             Self::OtherStore => "the cursor is from another store, so what was missed is unknown",
         })
     }
@@ -193,10 +238,11 @@ impl Gap {
 impl From<Finding> for Problem {
     fn from(finding: Finding) -> Self {
         let status = match finding.code {
-            "unknown-stream" => StatusCode::NOT_FOUND,
+            "unknown-stream" | "unknown-part" => StatusCode::NOT_FOUND,
             "cursor-ahead" => StatusCode::CONFLICT,
             "unauthorized" => StatusCode::UNAUTHORIZED,
             "forbidden" => StatusCode::FORBIDDEN,
+            "store-failed" => StatusCode::INTERNAL_SERVER_ERROR,
             "undecided" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
@@ -217,7 +263,18 @@ mod tests {
         assert_eq!("latest".parse(), Ok(Place::Latest));
         assert_eq!("1/2/3/4".parse(), Ok(Place::Event(offset)));
         assert_eq!(cursor.to_string().parse(), Ok(Place::Cursor(cursor)));
-        for text in ["", "Latest", "1/2", "0", "../../etc", "1/2/3/4/5", "\u{0}", "AAAA"] {
+        assert_eq!("2026-11-25T09:30:00Z".parse(), Ok(Place::Time(1_795_599_000_000_000)));
+        for text in [
+            "",
+            "Latest",
+            "2026-11-25T09:30:00",
+            "1/2",
+            "0",
+            "../../etc",
+            "1/2/3/4/5",
+            "\u{0}",
+            "AAAA",
+        ] {
             assert_eq!(text.parse::<Place>(), Err(CursorError), "{text:?}");
         }
     }

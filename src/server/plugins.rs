@@ -26,8 +26,8 @@ type Name = Result<Path<String>, PathRejection>;
 
 /// A request's body that is not a plugin's file.
 const LARGEST_BODY: usize = 64 << 10;
-const WASM: &str = "application/wasm";
-const JSON: &str = "application/json";
+pub(super) const WASM: &str = "application/wasm";
+pub(super) const JSON: &str = "application/json";
 
 /// `GET /api/v1/plugins`
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Json<Value> {
@@ -56,7 +56,7 @@ pub(super) async fn pull(
                 [(header::CONTENT_TYPE, WASM.to_owned()), (header::ETAG, quoted(&version))];
             Ok((headers, bytes).into_response())
         }
-        PluginAnswer::Done(done) => Ok(Json(done).into_response()),
+        _ => Err(not_asked_for()),
     }
 }
 
@@ -72,6 +72,17 @@ pub(super) async fn upload(
     body: Body,
 ) -> Result<Json<ReloadStatus>, Problem> {
     let name = name_in_path(path)?;
+    let file = file(&server, &name, &headers, body).await?;
+    done(ask(&server, name, PluginCommand::Upload(file)).await?)
+}
+
+/// A file for a plugin, which comes with the request.
+pub(super) async fn file(
+    server: &Server,
+    name: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Vec<u8>, Problem> {
     if server.config.token.is_none() {
         let message = "a walmill without a token takes no plugin: anyone on this machine could \
                        send one";
@@ -79,19 +90,19 @@ pub(super) async fn upload(
             .suggest("set server.token, or put the file in the plugin's place");
         return Err(Problem::new(StatusCode::FORBIDDEN, finding));
     }
-    expect_type(&headers, WASM)?;
-    let plugin = find(&server, &name)?;
+    expect_type(headers, WASM)?;
+    let plugin = find(server, name)?;
     let most = usize::try_from(plugin.max_size).unwrap_or(usize::MAX);
     let bytes = to_bytes(body, most).await.map_err(|error| {
         let message = format!(
             "the file was not taken: {error}; `plugins.{name}.limits.file` is {} bytes",
             plugin.max_size
         );
-        let finding = Finding::error("too-large", name.as_str(), message)
+        let finding = Finding::error("too-large", name, message)
             .suggest(format!("make it smaller, or raise `plugins.{name}.limits.file`"));
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, finding)
     })?;
-    done(ask(&server, name, PluginCommand::Upload(bytes.into())).await?)
+    Ok(bytes.into())
 }
 
 /// The body of a wish.
@@ -161,7 +172,7 @@ fn find(server: &Server, name: &str) -> Result<PluginStatus, Problem> {
     })
 }
 
-async fn ask(
+pub(super) async fn ask(
     server: &Server,
     plugin: String,
     command: PluginCommand,
@@ -184,7 +195,7 @@ async fn ask(
 
 fn refusal(finding: Finding) -> Problem {
     let status = match finding.code {
-        "unknown-plugin" | "unknown-version" => StatusCode::NOT_FOUND,
+        "unknown-part" | "unknown-plugin" | "unknown-version" => StatusCode::NOT_FOUND,
         "nothing-to-roll-back" | "nothing-waits" | "in-force" | "busy" => StatusCode::CONFLICT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
@@ -194,9 +205,12 @@ fn refusal(finding: Finding) -> Problem {
 fn done(answer: PluginAnswer) -> Result<Json<ReloadStatus>, Problem> {
     match answer {
         PluginAnswer::Done(done) => Ok(Json(*done)),
-        PluginAnswer::File(version, _) => {
-            let finding = Finding::error("bad-answer", version, "a file that nobody asked for");
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, finding))
-        }
+        _ => Err(not_asked_for()),
     }
+}
+
+/// The answer to something else.
+pub(super) fn not_asked_for() -> Problem {
+    let finding = Finding::error("bad-answer", "", "an answer to something else");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, finding)
 }

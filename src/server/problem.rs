@@ -114,6 +114,11 @@ impl Parameters {
 }
 
 impl Parameters {
+    /// The same, as they were written.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        self.filters.iter().map(String::as_str)
+    }
+
     /// The `filter` parameters, each of them a group.
     pub(super) fn filter(&self) -> Result<Option<Filter>, Finding> {
         if self.filters.is_empty() {

@@ -11,13 +11,14 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::Server;
-use super::auth::Reader;
+use super::auth::{Reader, Wishes};
 use super::fanout::Seat;
 use super::feed::{Feed, Found};
 use super::filter::Filter;
 use super::place::{Gap, Place};
 use super::problem::{Parameters, Problem, name_in_path};
 use super::runs::Form;
+use super::sse::REPLAY_FROM;
 use super::visit::count_events;
 use crate::model::event::Events;
 use crate::model::{Finding, Offset, Period};
@@ -38,12 +39,16 @@ pub(super) async fn events(
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let (stream, access) = server.open(&name_in_path(path)?, &reader).await?;
-    let asked = Asked::read(&uri)?;
+    let name = name_in_path(path)?;
+    let asked = Asked::read(&uri);
+    // Who may not see the stream is told nothing about the rest.
+    let wishes = asked.as_ref().map(|asked| asked.wishes.clone()).unwrap_or_default();
+    let (stream, access) = server.open(&name, &wishes, &reader).await?;
+    let asked = asked?;
     access.check(asked.filter.as_ref())?;
     let seat =
         access.wanted(asked.filter.as_ref()).map(|wanted| Seat::new(wanted, Form::CloudEvents));
-    let start = asked.place.resolve(&stream, &server)?;
+    let start = asked.place.begin(&stream, &server).await?;
     let mut feed = Feed::new(stream, start);
     let mut page = Page::new(start.after, start.gap, asked.limit, seat);
     page.fill(&mut feed).await?;
@@ -62,19 +67,25 @@ pub(super) async fn events(
     }
     count_events(&server.state.metrics, "pull", page.count);
     let more = feed.newest() > page.next;
-    let fixed = asked.place != Place::Earliest && asked.place != Place::Latest;
+    // What committed at a time may be yet to come.
+    let fixed = matches!(asked.place, Place::Cursor(_) | Place::Event(_));
     let caching = match fixed && page.is_full() && more && page.gap.is_none() {
         // Events never change, so neither does a full page behind a given cursor.
         true if !server.config.is_guarded() => "public, max-age=3600, immutable",
         true => "private, max-age=3600, immutable",
         false => "no-store",
     };
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, caching)];
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CACHE_CONTROL, caching.to_owned()),
+        (REPLAY_FROM, server.cursor(start.after).to_string()),
+    ];
     Ok((headers, page.finish(feed.name(), more, &server)).into_response())
 }
 
 /// What a request asks for.
 struct Asked {
+    wishes: Wishes,
     place: Place,
     filter: Option<Filter>,
     limit: usize,
@@ -83,10 +94,18 @@ struct Asked {
 
 impl Asked {
     fn read(uri: &Uri) -> Result<Self, Problem> {
-        let parameters = Parameters::read(uri, &["after", "limit", "wait", "filter"])?;
-        let place = parameters.get("after").map(|text| Place::read(text, "after")).transpose()?;
+        let parameters = Parameters::read(uri, &["after", "from", "limit", "wait", "filter"])?;
+        let (key, from) = match (parameters.get("after"), parameters.get("from")) {
+            (Some(_), Some(_)) => {
+                let message = "`from` and `after` both say where to begin";
+                return Err(Finding::error("bad-from", "from", message).suggest("give one").into());
+            }
+            (Some(text), None) => ("after", text),
+            (None, text) => ("from", text.unwrap_or("earliest")),
+        };
         Ok(Self {
-            place: place.unwrap_or(Place::Earliest),
+            wishes: Wishes::new(from, parameters.groups()),
+            place: Place::read(from, key)?,
             filter: parameters.filter()?,
             limit: parameters.get("limit").map_or(Ok(DEFAULT_LIMIT), read_limit)?,
             wait: parameters.get("wait").map_or(Ok(Duration::ZERO), read_wait)?,
@@ -94,7 +113,7 @@ impl Asked {
     }
 }
 
-fn read_limit(text: &str) -> Result<usize, Finding> {
+pub(super) fn read_limit(text: &str) -> Result<usize, Finding> {
     match text.parse() {
         Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
         _ => {
@@ -105,7 +124,7 @@ fn read_limit(text: &str) -> Result<usize, Finding> {
 }
 
 /// Seconds, or a span of time as in the config.
-fn read_wait(text: &str) -> Result<Duration, Finding> {
+pub(super) fn read_wait(text: &str) -> Result<Duration, Finding> {
     let seconds = text.parse().map(Duration::from_secs).ok();
     let wait = seconds.or_else(|| text.parse().map(Period::duration).ok());
     wait.filter(|wait| *wait <= MAX_WAIT).ok_or_else(|| {

@@ -1,4 +1,6 @@
-//! Replays over HTTP: ask for one, see how it gets on, end it.
+//! Replays over HTTP: ask for one, see how it gets on, end it; or only see what it would change.
+
+mod dry_run;
 
 use std::sync::Arc;
 
@@ -8,6 +10,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+
+pub(super) use dry_run::dry_run;
 
 use super::Server;
 use super::admin::latest;
@@ -75,20 +79,30 @@ pub(super) async fn ask(
     let to = request.to.map_or(Ok(Place::Latest), |to| Place::read("to", &to, epoch))?;
     let asked = in_store(&server, move |store| {
         let times = (from.time(), to.time());
-        let (from, to) = (from.before(store)?, to.behind(store)?.min(furthest(store, &part)?));
-        let from = match &part {
-            Part::Pipeline(_) => from.max(Offset::end_of(store.journal_purged()).min(to)),
-            Part::Output(_) => from,
-        };
-        if from >= to {
+        let Some(range) = range(store, &part, from, to)? else {
             return Ok(Err(Refusal::Nothing));
-        }
-        Ok(store.ask_for_replay(part.clone(), (from, to), times)?.ok_or(Refusal::Open(part)))
+        };
+        Ok(store.ask_for_replay(part.clone(), range, times)?.ok_or(Refusal::Open(part)))
     });
     match asked.await? {
         Ok(replay) => Ok((StatusCode::ACCEPTED, Json(List { replays: vec![replay] }))),
         Err(refusal) => Err(refusal.into()),
     }
+}
+
+/// What lies between two places, of what the part has done and the store still has.
+fn range(
+    store: &Store,
+    part: &Part,
+    from: Place,
+    to: Place,
+) -> Result<Option<(Offset, Offset)>, StoreError> {
+    let (from, to) = (from.before(store)?, to.behind(store)?.min(furthest(store, part)?));
+    let from = match part {
+        Part::Pipeline(_) => from.max(Offset::end_of(store.journal_purged()).min(to)),
+        Part::Output(_) => from,
+    };
+    Ok((from < to).then_some((from, to)))
 }
 
 /// How far a part is at the most: what lies behind is new to it, and nothing to replay.
@@ -121,7 +135,7 @@ pub(super) async fn cancel(
     }
 }
 
-fn known(server: &Server, part: &Part) -> Result<(), Problem> {
+pub(super) fn known(server: &Server, part: &Part) -> Result<(), Problem> {
     let state = &server.state;
     let (kind, name, names): (_, _, Vec<String>) = match part {
         Part::Pipeline(name) => {
@@ -146,7 +160,7 @@ fn known(server: &Server, part: &Part) -> Result<(), Problem> {
 
 /// One end of what is replayed.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     Earliest,
     Latest,
     /// A transaction, by its commit.
@@ -160,7 +174,7 @@ enum Place {
 }
 
 impl Place {
-    fn read(key: &'static str, text: &str, epoch: Epoch) -> Result<Self, Problem> {
+    pub(super) fn read(key: &'static str, text: &str, epoch: Epoch) -> Result<Self, Problem> {
         match text {
             "earliest" => return Ok(Self::Earliest),
             "latest" => return Ok(Self::Latest),
@@ -197,7 +211,7 @@ impl Place {
     }
 
     /// What lies behind it begins here.
-    fn before(self, store: &Store) -> Result<Offset, StoreError> {
+    pub(super) fn before(self, store: &Store) -> Result<Offset, StoreError> {
         Ok(match self {
             Self::Earliest => Offset::START,
             Self::Latest => Offset::end_of(store.last_commit()),
@@ -261,7 +275,7 @@ fn bad(path: &str, message: String, suggestion: &str) -> Problem {
 }
 
 /// Does what may wait for the disk.
-async fn in_store<T: Send + 'static>(
+pub(super) async fn in_store<T: Send + 'static>(
     server: &Server,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -24,6 +24,8 @@ pub(super) enum Form {
     Walmill,
     /// The CloudEvent as it is, a frame each.
     CloudEvents,
+    /// The CloudEvent as it is, for those who make something else of it.
+    Bare,
     /// An event of SSE, its cursor as the id.
     Sse,
 }
@@ -111,6 +113,17 @@ impl<'a> Part<'a> {
     /// The bytes, sharing the run's memory.
     pub(super) fn to_bytes(&self) -> Bytes {
         self.run.bytes.slice_ref(self.bytes)
+    }
+
+    /// Each event's place, and its bytes, sharing the run's memory.
+    pub(super) fn texts(&self) -> (Vec<Offset>, Vec<Bytes>) {
+        let mut start = self.start;
+        let text = |mark: &Mark| {
+            let text = self.run.bytes.slice(start..mark.end);
+            start = mark.end;
+            (mark.offset, text)
+        };
+        self.marks.iter().map(text).unzip()
     }
 
     /// The events that have begun within the first `written` bytes, and what is missing of the
@@ -287,7 +300,7 @@ struct Writer {
 
 impl Writer {
     fn new(form: Form, stream: &str, epoch: Epoch) -> Self {
-        let frames = form != Form::Sse;
+        let frames = matches!(form, Form::Walmill | Form::CloudEvents);
         let (before, between, behind) = match form {
             Form::Walmill => {
                 let name = serde_json::Value::from(stream);
@@ -295,7 +308,7 @@ impl Writer {
                 (Some(before), r#"","event":"#, "}")
             }
             Form::Sse => (Some("id: ".to_owned()), "\ndata: ", "\n\n"),
-            Form::CloudEvents => (None, "", ""),
+            Form::CloudEvents | Form::Bare => (None, "", ""),
         };
         Self { epoch, frames, before, between, behind }
     }
@@ -426,7 +439,8 @@ mod tests {
             let missing = parts.begun(written, |_| begun += 1);
             let mut slices = [IoSlice::new(b""); 3];
             let count = parts.slices(written, &mut slices);
-            let rest = slices[..count].concat();
+            let rest: Vec<u8> =
+                slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
             (begun, text_of(&missing), text_of(&rest))
         };
         let some = |begun, missing: &str, rest: &str| (begun, missing.into(), rest.into());

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Interval, interval_at};
 use tracing::error;
 
 use super::Server;
-use super::auth::{Guardian, Reader};
+use super::auth::{Guardian, Reader, Wishes};
 use super::connection::Progress;
 use super::feed::{Feed, Found};
 use super::place::{Gap, Place};
@@ -46,11 +46,13 @@ pub(super) async fn subscribe(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::read(&uri, &["last_event_id", "filter"])?;
-    let (stream, access) = server.open(&name_in_path(path)?, &reader).await?;
+    let parameters = Parameters::read(&uri, &["last_event_id", "from", "filter"])?;
+    let (key, from) = asked_place(&parameters, &headers)?;
+    let wishes = Wishes::new(from, parameters.groups());
+    let (stream, access) = server.open(&name_in_path(path)?, &wishes, &reader).await?;
     let filter = parameters.filter()?;
     access.check(filter.as_ref())?;
-    let start = asked_place(&parameters, &headers)?.resolve(&stream, &server)?;
+    let start = Place::read(from, key)?.begin(&stream, &server).await?;
     let visit = server.visits.admit("sse", progress, reader.clone())?;
     let response_headers = [
         (header::CONTENT_TYPE, "text/event-stream".to_owned()),
@@ -78,8 +80,12 @@ pub(super) async fn subscribe(
 }
 
 /// A browser that reconnects says where it was in the header, and repeats the address it was first
-/// given: the header is the later word.
-fn asked_place(parameters: &Parameters, headers: &HeaderMap) -> Result<Place, Problem> {
+/// given: the header is the later word. Those that can't send it put `last_event_id` behind the
+/// address, where `from` may stand already.
+fn asked_place<'a>(
+    parameters: &'a Parameters,
+    headers: &'a HeaderMap,
+) -> Result<(&'static str, &'a str), Problem> {
     let header = match headers.get(LAST_EVENT_ID).map(|value| value.to_str()) {
         Some(Ok(text)) => Some(text).filter(|text| !text.is_empty()),
         Some(Err(_)) => {
@@ -88,11 +94,13 @@ fn asked_place(parameters: &Parameters, headers: &HeaderMap) -> Result<Place, Pr
         }
         None => None,
     };
-    Ok(match (header, parameters.get("last_event_id")) {
-        (Some(text), _) => Place::read(text, "Last-Event-ID")?,
-        (None, Some(text)) => Place::read(text, "last_event_id")?,
-        (None, None) => Place::Latest,
-    })
+    let given = [
+        ("Last-Event-ID", header),
+        ("last_event_id", parameters.get("last_event_id")),
+        ("from", parameters.get("from")),
+    ];
+    let mut given = given.into_iter().filter_map(|(key, text)| Some((key, text?)));
+    Ok(given.next().unwrap_or(("from", "latest")))
 }
 
 /// One SSE client. Its chunks are pulled by the connection whenever the socket has room for more.

@@ -11,13 +11,16 @@ mod filter;
 mod frame;
 mod http;
 mod join;
+mod leave;
+mod pass;
 mod read;
+mod reading;
 mod resume;
 mod rooms;
 mod session;
 mod text;
+mod to;
 mod types;
-mod value;
 
 use std::sync::Arc;
 

@@ -3,7 +3,6 @@
 //! which streams and every text frame is one CloudEvent.
 
 mod message;
-mod pace;
 mod session;
 mod socket;
 mod subscription;
@@ -84,7 +83,7 @@ async fn asked_by_address(
     uri: &Uri,
     form: Form,
     reader: &Reader,
-    server: &Server,
+    server: &Arc<Server>,
 ) -> Result<Vec<Subscription>, Problem> {
     let parameters = Parameters::read(uri, &["streams", "from", "filter"])?;
     let Some(streams) = parameters.get("streams") else {
@@ -93,8 +92,7 @@ async fn asked_by_address(
             _ => Ok(Vec::new()),
         };
     };
-    let filter = parameters.filter()?;
-    let wish = Wish::from_address(streams, parameters.get("from"), filter)?;
+    let wish = Wish::from_address(streams, parameters.get("from"), &parameters)?;
     Ok(wish.grant(&[], form, reader, server).await?)
 }
 

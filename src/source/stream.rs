@@ -17,6 +17,7 @@ use super::config::Config;
 use super::database::Database;
 use super::fault::Fault;
 use super::feedback::Progress;
+use super::gather::Gather;
 use super::wire::{ServerError, Wire, broken, server_error};
 use crate::metrics::Metrics;
 use crate::model::{Lsn, clock};
@@ -61,6 +62,7 @@ pub(super) struct Stream<'a, R> {
     pub(super) next_idle: Instant,
     /// Messages that have come were left where they are until a replay is done.
     pub(super) paused: bool,
+    pub(super) gather: Gather,
 }
 
 /// How long a server that gives up on us after so long may be silent itself.
@@ -82,7 +84,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 biased;
                 () = shutdown.cancelled() => return Ok(End::Shutdown),
                 Some(ask) = self.asks.recv() => self.assembler.ask(ask),
-                filled = timeout(self.patience, self.wire.fill()), if !self.assembler.is_full() => {
+                filled = timeout(self.patience, self.gather.fill(&mut self.wire)), if !self.assembler.is_full() => {
                     let silent = |_| Fault::silent("receive", self.patience);
                     filled.map_err(silent)?.map_err(|error| Fault::broken("receive", &error))?;
                     self.take_in().await?;
@@ -115,9 +117,11 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
         let received = clock::now();
         let wrong = |error| Fault::broken("receive", &error);
         self.paused = false;
+        let mut messages = 0;
         while !self.paused
             && let Some((tag, body)) = self.wire.take().map_err(wrong)?
         {
+            messages += 1;
             match (tag, body.split_first()) {
                 (b'd', Some((b'w', data))) => {
                     // Start and end in the log, and the time it was sent.
@@ -152,6 +156,7 @@ impl<R: AsyncRead + Unpin> Stream<'_, R> {
                 _ => {}
             }
         }
+        self.gather.came(messages);
         self.count();
         self.assembler.settle(self.durable.borrow().lsn()).map_err(misassembled)
     }

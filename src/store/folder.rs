@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use super::OpenError;
 
 /// The layout that this version reads and writes.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 const LOCK: &str = "lock";
 const MARKER: &str = "layout";
 const DATABASE: &str = "db";

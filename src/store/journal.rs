@@ -52,7 +52,7 @@ pub struct Block {
     pub complete: bool,
     /// Where PostgreSQL goes on behind it: end LSN of the last commit.
     pub end: Lsn,
-    /// Commit time of its last transaction, microseconds since 1970-01-01 UTC.
+    /// The latest commit time of its transactions, microseconds since 1970-01-01 UTC.
     pub time: i64,
     /// `[u32 big-endian length][message]` …; every block begins with a Begin message, also the
     /// later parts of a transaction.

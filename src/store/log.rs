@@ -27,17 +27,34 @@ pub(super) struct Header {
     pub(super) before: Offset,
     /// Everything up to here lies in this entry and earlier ones.
     pub(super) last: Offset,
+    /// When the latest transaction of all earlier entries committed, also of those that are gone.
+    pub(super) latest_before: i64,
+    /// The same with this entry; so it never goes back, though commits may be out of order.
+    pub(super) latest: i64,
+}
+
+/// What a new entry holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// Everything up to here lies in earlier entries.
+    pub(super) before: Offset,
+    /// Everything up to here lies in this entry and earlier ones.
+    pub(super) last: Offset,
+    /// When the latest of its transactions committed, microseconds since 1970-01-01 UTC.
+    pub(super) latest: i64,
 }
 
 impl Header {
-    const LEN: usize = 8 + 8 + 2 * Offset::LEN;
+    const LEN: usize = 4 * 8 + 2 * Offset::LEN;
 
     fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..8].copy_from_slice(&self.start.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.stored.to_be_bytes());
         bytes[16..32].copy_from_slice(&self.before.to_bytes());
-        bytes[32..].copy_from_slice(&self.last.to_bytes());
+        bytes[32..48].copy_from_slice(&self.last.to_bytes());
+        bytes[48..56].copy_from_slice(&self.latest_before.to_be_bytes());
+        bytes[56..].copy_from_slice(&self.latest.to_be_bytes());
         bytes
     }
 
@@ -45,12 +62,16 @@ impl Header {
         let (start, rest) = bytes.split_first_chunk()?;
         let (stored, rest) = rest.split_first_chunk()?;
         let (before, rest) = rest.split_first_chunk::<{ Offset::LEN }>()?;
-        let (last, _) = rest.split_first_chunk::<{ Offset::LEN }>()?;
+        let (last, rest) = rest.split_first_chunk::<{ Offset::LEN }>()?;
+        let (latest_before, rest) = rest.split_first_chunk()?;
+        let (latest, _) = rest.split_first_chunk()?;
         Some(Self {
             start: u64::from_be_bytes(*start),
             stored: i64::from_be_bytes(*stored),
             before: Offset::from_bytes(before)?,
             last: Offset::from_bytes(last)?,
+            latest_before: i64::from_be_bytes(*latest_before),
+            latest: i64::from_be_bytes(*latest),
         })
     }
 }
@@ -98,7 +119,7 @@ pub(super) enum Cut {
 }
 
 /// The log's ends.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Ends {
     /// Everything up to here is gone.
     purged: Offset,
@@ -110,6 +131,15 @@ struct Ends {
     newest: Option<Offset>,
     /// Time of the newest entry.
     stored: i64,
+    /// [`Header::latest`] of the newest entry.
+    latest: i64,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        let (purged, first, end, newest) = Default::default();
+        Self { purged, first, end, newest, stored: 0, latest: i64::MIN }
+    }
 }
 
 /// Ordered entries on disk.
@@ -148,7 +178,7 @@ impl Log {
         if let Some(newest) = newest {
             ends.end = newest.header.start + newest.len();
             ends.newest = Some(newest.key);
-            ends.stored = newest.header.stored;
+            (ends.stored, ends.latest) = (newest.header.stored, newest.header.latest);
         }
         drop(ends);
         Ok(log)
@@ -184,18 +214,22 @@ impl Log {
         &self,
         previous: Option<&Entry>,
         key: Offset,
-        (before, last): (Offset, Offset),
+        Span { before, last, latest }: Span,
         (head, body): (&[u8], &[u8]),
     ) -> Result<Entry, StoreError> {
-        let (start, stored) = match previous {
-            Some(entry) => (entry.header.start + entry.len(), entry.header.stored),
+        let (start, stored, latest_before) = match previous {
+            Some(entry) => {
+                let Header { start, stored, latest, .. } = entry.header;
+                (start + entry.len(), stored, latest)
+            }
             None => {
                 let ends = self.ends();
-                (ends.end, ends.stored)
+                (ends.end, ends.stored, ends.latest)
             }
         };
-        let stored = clock::now().max(stored);
-        Entry::new(key, Header { start, stored, before, last }, head, body)
+        let (stored, latest) = (clock::now().max(stored), latest.max(latest_before));
+        let header = Header { start, stored, before, last, latest_before, latest };
+        Entry::new(key, header, head, body)
     }
 
     pub(super) fn insert(&self, batch: &mut OwnedWriteBatch, entry: &Entry) {
@@ -211,10 +245,13 @@ impl Log {
         batch.commit()?;
         let last = self.last()?;
         let mut ends = self.ends();
-        (ends.end, ends.stored) = match last {
-            Some(entry) => (entry.header.start + entry.len(), entry.header.stored),
-            None => (ends.first, ends.stored),
-        };
+        if let Some(entry) = last {
+            ends.end = entry.header.start + entry.len();
+            (ends.stored, ends.latest) = (entry.header.stored, entry.header.latest);
+        } else {
+            // Never fewer than was: what is gone may have committed later than what comes.
+            ends.end = ends.first;
+        }
         Ok(())
     }
 
@@ -222,7 +259,7 @@ impl Log {
     pub(super) fn wrote(&self, entry: &Entry, shown: Option<Offset>) {
         let mut ends = self.ends();
         ends.end = entry.header.start + entry.len();
-        ends.stored = entry.header.stored;
+        (ends.stored, ends.latest) = (entry.header.stored, entry.header.latest);
         ends.newest = shown.or(ends.newest);
     }
 

@@ -4,11 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fjall::{Keyspace, OwnedWriteBatch};
 
-use super::journal::Read;
 use super::retention::Reader;
 use super::{Store, StoreError, from_json, to_json};
 use crate::model::replay::{Part, Replay, ReplayState, Rewound};
-use crate::model::{Lsn, Offset, clock};
+use crate::model::{Offset, clock};
 
 /// The keyspace of replays: one for each part at most.
 pub(super) struct Replays {
@@ -102,18 +101,9 @@ impl Store {
     /// A place in the journal before everything that committed at this time or later, and not far
     /// before it: at the beginning of a block.
     pub fn journal_before(&self, time: i64) -> Result<Offset, StoreError> {
-        // What was stored an hour before cannot have committed later, unless a clock is that wrong.
-        const SLACK: i64 = 3_600_000_000;
-        let stored = time.saturating_sub(SLACK);
-        let found = self.inner.records.log.find(|entry| entry.stored >= stored)?;
-        let after = found.map_or(Offset::START, |entry| entry.header.before);
-        let mut reader = self.journal_reader(after);
-        while let Read::Block(block) = reader.next()? {
-            if block.time >= time {
-                return Ok(Offset::end_of(Lsn(block.first.0.saturating_sub(1))));
-            }
-        }
-        Ok(Offset::end_of(self.last_commit()))
+        let found = self.inner.records.log.find(|entry| entry.latest >= time)?;
+        let found = found.filter(|entry| entry.header.latest >= time);
+        Ok(found.map_or_else(|| Offset::end_of(self.last_commit()), |entry| entry.header.before))
     }
 
     /// Ends an open replay where it is, on disk when this returns.

@@ -8,7 +8,7 @@ use fjall::OwnedWriteBatch;
 use tokio::sync::watch;
 
 use super::StoreError;
-use super::log::{Entry, Log};
+use super::log::{Entry, Log, Span};
 use super::tail::Tail;
 use crate::model::Offset;
 use crate::model::event::Events;
@@ -29,6 +29,15 @@ pub enum Read {
         /// Everything up to and including this place is gone.
         purged: Offset,
     },
+}
+
+/// Where the events since a time begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Behind this place. Where there is none yet, that is the stream's end.
+    Kept(Offset),
+    /// Retention removed the first of them; what is left begins behind this place.
+    Removed(Offset),
 }
 
 /// One stream.
@@ -117,6 +126,33 @@ impl Stream {
         self.gap(after).or_else(in_tail)
     }
 
+    /// Where the events since a time begin: with the first one, in the stream's order, that
+    /// committed then or later. Transactions may have committed out of order, by clocks that were
+    /// set, so others that are older can stand behind it. Found without reading the stream.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where what is stored is not what was written.
+    pub fn since(&self, time: i64) -> Result<Since, StoreError> {
+        let head = *self.head.borrow();
+        let found = self.log.find(|entry| entry.latest >= time)?;
+        let Some(entry) = found.filter(|entry| entry.header.latest >= time) else {
+            return Ok(Since::Kept(head));
+        };
+        let before = entry.header.before;
+        if entry.header.latest_before >= time {
+            // It is the first that is kept: the one before it would have been found.
+            return Ok(Since::Removed(before));
+        }
+        let mut after = before;
+        for event in self.decode(&entry)?.after(before) {
+            if event.time().is_some_and(|committed| committed >= time) {
+                break;
+            }
+            after = event.offset;
+        }
+        Ok(Since::Kept(after))
+    }
+
     fn gap(&self, after: Offset) -> Option<Read> {
         let purged = self.log.purged();
         (after < purged).then_some(Read::Gap { purged })
@@ -167,9 +203,8 @@ impl Stream {
                     self.name, run.first, run.last
                 )));
             }
-            let range = (before, run.last);
-            let entry =
-                self.log.entry(entries.last(), run.last, range, (&head(run), &run.bytes))?;
+            let span = Span { before, last: run.last, latest: run.latest };
+            let entry = self.log.entry(entries.last(), run.last, span, (&head(run), &run.bytes))?;
             self.log.insert(batch, &entry);
             before = run.last;
             entries.push(entry);
@@ -208,6 +243,7 @@ fn decode(entry: &Entry) -> Option<Events> {
     Some(Events {
         first: Offset::from_bytes(first)?,
         last: entry.header.last,
+        latest: entry.header.latest,
         count: u32::from_be_bytes(*count),
         bytes: entry.body.slice(HEAD..),
     })
@@ -218,3 +254,6 @@ fn next(offset: Offset) -> Offset {
     let number = u128::from_be_bytes(offset.to_bytes()).saturating_add(1);
     Offset::from_bytes(&number.to_be_bytes()).unwrap_or(offset)
 }
+
+#[cfg(test)]
+mod tests;

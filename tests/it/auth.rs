@@ -49,7 +49,7 @@ fn token(more: Value) -> String {
 }
 
 /// An API key and the lines that the config has of it.
-fn key(name: &str, more: &str) -> (String, String) {
+pub fn key(name: &str, more: &str) -> (String, String) {
     let made = Command::new(env!("CARGO_BIN_EXE_walmill"))
         .args(["secret", "new", "--for", "api-key", "--json"])
         .output()

@@ -13,7 +13,7 @@ use walmill::store;
 use crate::support::process::PATIENCE;
 use crate::support::serving::Serving;
 
-async fn open(server: &Serving) -> TcpStream {
+pub async fn open(server: &Serving) -> TcpStream {
     TcpStream::connect(server.address).await.expect("connect")
 }
 
@@ -34,7 +34,7 @@ async fn talk(server: &Serving, request: &[u8]) -> String {
 }
 
 /// Sends a request, and waits for the head of its answer with both sides open.
-async fn ask(server: &Serving, request: &[u8]) -> String {
+pub async fn ask(server: &Serving, request: &[u8]) -> String {
     let mut stream = open(server).await;
     stream.write_all(request).await.expect("send");
     let mut answer = Vec::new();
@@ -49,11 +49,11 @@ async fn ask(server: &Serving, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn is_well(server: &Serving) {
+pub async fn is_well(server: &Serving) {
     assert_eq!(server.get("/livez").await.0, 200);
 }
 
-fn status(answer: &str) -> Option<u16> {
+pub fn status(answer: &str) -> Option<u16> {
     answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
 }
 
@@ -209,12 +209,12 @@ async fn hundreds_of_connections_that_are_reset_leave_nothing_behind() {
     is_well(&server).await;
 }
 
-const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+pub const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A frame with a mask of zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
         len @ 0..=125 => bytes.push(0x80 | u8::try_from(len).expect("small")),

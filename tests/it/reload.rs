@@ -182,7 +182,7 @@ async fn a_config_that_does_not_work_changes_nothing_and_says_why_everywhere() {
     std::fs::write(walmill.folder().join("bad.wasm"), b"garbage").expect("write");
     let before = walmill.json("/api/v1/plugins").await;
     let bad_plugin = "[plugins.bad]\npath = \"bad.wasm\"\n";
-    let cases: [(&str, String); 7] = [
+    let cases: [(&str, String); 9] = [
         ("unclosed", "[store".into()),
         ("unknown key `tabels`", SECOND.replace("tables", "tabels")),
         ("no plugin `stmap`", SECOND.replace("stamp", "stmap")),
@@ -193,11 +193,18 @@ async fn a_config_that_does_not_work_changes_nothing_and_says_why_everywhere() {
             format!("{SECOND}streams = [\"ticks\"]"),
         ),
         ("[store] cannot change while walmill runs", String::new()),
+        ("[server] cannot change while walmill runs", "token".into()),
+        ("[server] cannot change while walmill runs", "tls".into()),
     ];
     let count = cases.len();
     for (number, (why, more)) in (1_i64..).zip(cases) {
         configs.write(&walmill, |base| match more.as_str() {
             "" => base.replace("path = \"data\"", "path = \"data\"\nmin_free = \"1MiB\""),
+            "token" => base.replace("listen =", "token = \"t\"\nlisten ="),
+            "tls" => base.replace(
+                "[plugins.stamp]",
+                "[server.tls]\ncert = \"c\"\nkey = \"k\"\n[plugins.stamp]",
+            ),
             more => format!("{base}{more}"),
         });
         let (status, report) = reload(&walmill).await;
@@ -275,4 +282,58 @@ async fn an_output_and_a_plugin_s_config_come_and_go_with_the_config() {
     assert_eq!(report["changes"], serde_json::json!(["plugin `stamp` changed"]));
     let plugin = walmill.json("/api/v1/plugins/stamp").await;
     assert_eq!(plugin["history"][0]["why"], "reload", "{plugin:#}");
+}
+
+/// One output of each kind, to nobody; `CHANGE` is where it is told otherwise later.
+const OUTPUTS: [(&str, &str, &str); 3] = [
+    (
+        "webhook",
+        "url = \"http://127.0.0.1:9/CHANGE\"\nallow_private = true",
+        "secret = \"whsec_d2FsbWlsbCB0ZXN0cyBzaWduIHdpdGggdGhpcyE=\"",
+    ),
+    ("nats", "url = \"nats://127.0.0.1:9\"\nsubject = \"walmill.CHANGE\"", ""),
+    ("redis", "url = \"redis://127.0.0.1:9\"\nkey = \"CHANGE\"", ""),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_of_each_kind_come_change_and_go() {
+    let cluster = cluster();
+    let database = connect(&cluster).await;
+    let (walmill, configs) = start(&database, &cluster.url()).await;
+    let all = |change: &str| -> String {
+        let kafka = ("kafka", "brokers = [\"127.0.0.1:9\"]\ntopic = \"CHANGE\"", "");
+        let kinds = OUTPUTS.into_iter().chain(cfg!(feature = "kafka").then_some(kafka));
+        let section = |(kind, place, more): (&str, &str, &str)| {
+            let place = place.replace("CHANGE", change);
+            format!(
+                "\n[[output.{kind}]]\nname = \"{kind}\"\nstreams = [\"ticks\"]\n{place}\n{more}\n"
+            )
+        };
+        kinds.map(section).collect()
+    };
+    let kinds = if cfg!(feature = "kafka") { 4 } else { 3 };
+    for (config, word, running) in [
+        (all("one"), "added", kinds),
+        (all("two"), "changed", kinds),
+        (String::new(), "removed", 0),
+    ] {
+        configs.write(&walmill, |base| format!("{base}{config}"));
+        let (status, report) = reload(&walmill).await;
+        assert_eq!((status, &report["outcome"]), (200, &"applied".into()), "{report:#}");
+        let changes = report["changes"].as_array().expect("changes");
+        assert_eq!(changes.len(), kinds, "{report:#}");
+        for change in changes {
+            assert!(change.as_str().is_some_and(|text| text.ends_with(word)), "{report:#}");
+        }
+        let outputs = walmill.json("/api/v1/outputs").await["outputs"].clone();
+        assert_eq!(outputs.as_array().map(Vec::len), Some(running), "{outputs:#}");
+    }
+    // One alone that changes leaves the others as they are.
+    configs.write(&walmill, |base| format!("{base}{}", all("one")));
+    assert_eq!(reload(&walmill).await.0, 200);
+    configs.write(&walmill, |base| {
+        format!("{base}{}", all("one").replace("walmill.one", "walmill.two"))
+    });
+    let (_, report) = reload(&walmill).await;
+    assert_eq!(report["changes"], serde_json::json!(["output `nats` changed"]), "{report:#}");
 }

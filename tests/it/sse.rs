@@ -147,7 +147,7 @@ async fn hostile_cursors_and_addresses_are_refused_with_a_finding() {
         ("/v1/streams/%FF/sse", None, 400, "bad-address"),
         ("/v1/streams/posts/sse?last_event_id=x", None, 400, "bad-cursor"),
         ("/v1/streams/posts/sse?last_event_id=%00", None, 400, "bad-cursor"),
-        ("/v1/streams/posts/sse?from=latest", None, 400, "unknown-parameter"),
+        ("/v1/streams/posts/sse?form=latest", None, 400, "unknown-parameter"),
         ("/v1/streams/posts/sse", Some("0"), 400, "bad-cursor"),
         ("/v1/streams/posts/sse", Some("-1"), 400, "bad-cursor"),
         ("/v1/streams/posts/sse", Some("Earliest"), 400, "bad-cursor"),

@@ -1,6 +1,7 @@
 //! Supabase Realtime's own clients, from the npm registry and unmodified, of every generation.
 
 mod browser;
+mod claims;
 mod client;
 mod frames;
 mod rooms;
@@ -47,7 +48,11 @@ const TABLES: &str = "
     alter table whole alter note set storage external;
     alter table todos alter note set storage external;
     create table members (id int primary key, nick text, secret text);
-    create table other (id int primary key)";
+    create table other (id int primary key);
+    create table notes (id int primary key, tenant text, text text, secret text);
+    create table whole_notes (id int primary key, tenant text, text text, secret text);
+    alter table whole_notes replica identity full;
+    create table places (id int primary key, region text, email text)";
 
 /// PostgreSQL with tables, and a walmill that streams them.
 struct Stand {
@@ -281,6 +286,11 @@ async fn bindings_choose_by_event_table_and_filter() {
         on("*", "is", "done=is.true"),
         on("*", "not", "title=not.in.(b,c)"),
         on("*", "both", "id=gt.1,title=eq.b"),
+        on("*", "or", "or=(title.eq.b,price.lt.10)"),
+        on("*", "or-and", "id=gt.0,or=(id.eq.9,and(title.eq.b,done.is.true))"),
+        on("*", "not-or", "not.or=(title.eq.b,id.eq.7)"),
+        on("*", "imatch", "title=imatch.^B$"),
+        on("*", "distinct", "done=isdistinct.true"),
         on("DELETE", "deleted", "id=eq.2"),
         on("DELETE", "unknown", "title=eq.b"),
     ]);
@@ -316,6 +326,11 @@ async fn bindings_choose_by_event_table_and_filter() {
         ("is", "I2"),
         ("not", "I1"),
         ("both", "I2"),
+        ("or", "I1 I2"),
+        ("or-and", "I2"),
+        ("not-or", "I1"),
+        ("imatch", "I2"),
+        ("distinct", "I1"),
         ("deleted", "D2"),
     ];
     let expected: BTreeMap<String, Vec<String>> = expected

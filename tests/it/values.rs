@@ -1,7 +1,7 @@
 //! Every kind of value, from a real table through the source, the journal, a pipeline and a stream
 //! into an event's JSON and back into SQL; and docs/values.md, which says what they look like.
 
-mod echo;
+pub mod echo;
 mod encodings;
 mod identity;
 

@@ -1,6 +1,7 @@
 //! Webhooks: what a receiver gets from a store, whatever the receiver does.
 
 mod barrier;
+mod gone;
 mod libraries;
 mod modes;
 mod receiver;

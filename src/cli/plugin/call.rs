@@ -1,6 +1,6 @@
 //! `walmill plugin call`: what a plugin makes of one event.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -23,9 +23,15 @@ pub(super) struct Arguments {
     /// `-` is stdin.
     #[arg(long, value_name = "FILE", default_value = "-")]
     event: PathBuf,
-    /// Take the next event of this stream of a walmill that runs.
-    #[arg(long, value_name = "STREAM", conflicts_with = "event")]
+    /// Take the next change that comes to this pipeline of a walmill that runs.
+    #[arg(long, value_name = "PIPELINE", conflicts_with = "event")]
     next: Option<String>,
+    /// With `--next`, the change to begin with: an LSN, a time, an event's id, `earliest`.
+    #[arg(long, value_name = "PLACE", requires = "next", default_value = "latest")]
+    from: String,
+    /// Write the change and the answer to a new file of golden cases, `NAME.json`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// The plugin's config, as TOML: `--with 'country = "NZ"'`. A project's first golden case has
     /// one, which is taken otherwise.
     #[arg(long, value_name = "TOML")]
@@ -42,13 +48,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     start_log(None);
     let subject = arguments.plugin.open()?;
     let text = arguments.event()?;
-    let wrong = |why: String| Failure::usage(vec![Finding::error("event", arguments.from(), why)]);
+    let wrong = |why: String| Failure::usage(vec![Finding::error("event", arguments.place(), why)]);
     let given = Given::parse(&text).map_err(wrong)?;
     let cases = cases(&subject)?;
     let config = arguments.with.clone();
     let config = config.or_else(|| cases.iter().find_map(File::config).cloned());
-    let plugin = load(&engine()?, &subject.name, &subject.file, &config.unwrap_or_default())
-        .map_err(|error| refused(&error))?;
+    let config = config.unwrap_or_default();
+    let plugin =
+        load(&engine()?, &subject.name, &subject.file, &config).map_err(|error| refused(&error))?;
     let relation = given.relation(&cases);
     let bound = relation.bind(given.has_full_old_row()).map_err(wrong)?;
     let failed = |error: CallError| {
@@ -59,22 +66,41 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let answer = trial
         .run(std::slice::from_ref(&given.change))
         .map_err(|why| Failure::run_time(Finding::error("plugin", subject.name.as_str(), why)))?;
-    answer.iter().for_each(|answer| print(answer, arguments.json));
+    for answer in &answer {
+        print(answer, arguments.json);
+        if let Some(file) = &arguments.save {
+            save(file, &given.case(relation, (&config, trial.plan()), answer))?;
+        }
+    }
     Ok(())
 }
 
+/// Only into a new file: what is expected was perhaps written by hand.
+fn save(file: &Path, case: &str) -> Result<(), Failure> {
+    let place = || file.display().to_string();
+    if Format::of(file) != Format::Json {
+        let finding = Finding::error("not-json", place(), "cases are written as JSON");
+        return Err(Failure::usage(vec![finding.suggest("give it a name that ends in .json")]));
+    }
+    let unwritable = |error: std::io::Error| {
+        Failure::run_time(Finding::error("unwritable", place(), error.to_string()))
+    };
+    let mut file = std::fs::File::create_new(file).map_err(unwritable)?;
+    file.write_all(case.as_bytes()).map_err(unwritable)
+}
+
 impl Arguments {
-    fn from(&self) -> String {
+    fn place(&self) -> String {
         match &self.next {
-            Some(stream) => format!("stream {stream}"),
+            Some(pipeline) => format!("pipeline {pipeline}"),
             None if self.event == Path::new("-") => "stdin".into(),
             None => self.event.display().to_string(),
         }
     }
 
     fn event(&self) -> Result<String, Failure> {
-        if let Some(stream) = &self.next {
-            return self.next_of(stream);
+        if let Some(pipeline) = &self.next {
+            return self.next_of(pipeline);
         }
         let read = match self.event.to_str() {
             Some("-") => {
@@ -85,19 +111,20 @@ impl Arguments {
         };
         read.map_err(|error| {
             let message = format!("cannot be read: {error}");
-            Failure::usage(vec![Finding::error("event", self.from(), message)])
+            Failure::usage(vec![Finding::error("event", self.place(), message)])
         })
     }
 
-    fn next_of(&self, stream: &str) -> Result<String, Failure> {
+    fn next_of(&self, pipeline: &str) -> Result<String, Failure> {
         let client = Client::new(&self.config.load()?.config)?;
-        let parameters = [("after", "latest"), ("limit", "1"), ("wait", "30s")];
-        let page = wait(client.get_with(&["v1", "streams", stream, "events"], &parameters))?;
-        match page["events"].get(0) {
-            Some(event) => Ok(event.to_string()),
+        let parameters = [("from", self.from.as_str()), ("limit", "1"), ("wait", "30s")];
+        let address = ["api", "v1", "pipelines", pipeline, "changes"];
+        let page = wait(client.get_with(&address, &parameters))?;
+        match page["changes"].get(0) {
+            Some(change) => Ok(change.to_string()),
             None => {
                 let message = "nothing came within 30 seconds";
-                Err(Failure::run_time(Finding::error("no-event", self.from(), message)))
+                Err(Failure::run_time(Finding::error("no-event", self.place(), message)))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `walmill plugin ls`, `rollback`, `promote`, `push`, `pull`: the plugins of a walmill that runs.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,16 +8,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::client::Client;
-use super::super::{ConfigArguments, Failure, wait};
+use super::super::replay::Rewind;
+use super::super::{ConfigArguments, Failure, comparison, file, wait};
 use crate::config::finding::Finding;
 use crate::model::clock;
 use crate::model::plugin::ReloadStatus;
-use crate::model::shadow::{Comparison, Difference, ShadowReport, Tally, Verdict};
+use crate::model::shadow::ShadowReport;
 
 /// Where plugins are in the admin API.
 const PLUGINS: [&str; 3] = ["api", "v1", "plugins"];
-/// A plugin's file is not larger; its own limit is for walmill to check.
-const LARGEST_FILE: u64 = 1 << 30;
 
 /// `walmill plugin ls`
 #[derive(Debug, Args)]
@@ -31,7 +30,16 @@ pub(super) struct Ls {
     json: bool,
 }
 
-/// `walmill plugin rollback`, `walmill plugin promote`
+/// `walmill plugin rollback`
+#[derive(Debug, Args)]
+pub(super) struct RollBack {
+    #[command(flatten)]
+    change: Change,
+    #[command(flatten)]
+    rewind: Rewind,
+}
+
+/// `walmill plugin promote`
 #[derive(Debug, Args)]
 pub(super) struct Change {
     /// The plugin's name in the config.
@@ -101,8 +109,12 @@ pub(super) fn ls(arguments: &Ls) -> Result<(), Failure> {
     print(&all.iter().map(line).collect::<String>())
 }
 
-pub(super) fn roll_back(arguments: &Change) -> Result<(), Failure> {
-    change(arguments, "rollback")
+/// Takes a version back and, if that is asked for, has its pipelines go over what it spoilt.
+pub(super) fn roll_back(arguments: &RollBack) -> Result<(), Failure> {
+    let RollBack { change: asked, rewind } = arguments;
+    change(asked, "rollback")?;
+    let client = Client::new(&asked.config.load()?.config)?;
+    wait(rewind.run(&client, &asked.name, asked.json))
 }
 
 pub(super) fn promote(arguments: &Change) -> Result<(), Failure> {
@@ -119,13 +131,7 @@ fn change(arguments: &Change, action: &str) -> Result<(), Failure> {
 }
 
 pub(super) fn push(arguments: &Push) -> Result<(), Failure> {
-    let place = arguments.file.display().to_string();
-    let unreadable = |error: std::io::Error| {
-        Failure::usage(vec![Finding::error("unreadable", place.clone(), error.to_string())])
-    };
-    let file = std::fs::File::open(&arguments.file).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = file::read(&arguments.file)?;
     let client = Client::new(&arguments.config.load()?.config)?;
     let [api, version, plugins] = PLUGINS;
     let done = wait(client.put_file(&[api, version, plugins, &arguments.name], bytes))?;
@@ -195,35 +201,9 @@ fn details(plugin: &Shown) -> String {
 
 fn shadow(report: &ShadowReport) -> String {
     let mut text = format!("  shadow run: {}\n", report.summary());
-    for Comparison { pipeline, events, before, after, examples, .. } in &report.pipelines {
-        text += &format!("    pipeline {pipeline}, {events} events\n");
-        text += &format!("      before: {}\n      after:  {}\n", tally(before), tally(after));
-        for example in examples {
-            text += &difference(example);
-        }
+    for compared in &report.pipelines {
+        text += &format!("    pipeline {}, {} events\n", compared.pipeline, compared.events);
+        text += &comparison::details(compared, "      ");
     }
     text
-}
-
-fn tally(tally: &Tally) -> String {
-    let Tally { emitted, dropped, rejected, failed, nanos_per_event, errors } = tally;
-    let error = errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-    format!(
-        "{emitted} emitted, {dropped} dropped, {rejected} rejected, {failed} failed{error}, \
-         {nanos_per_event} ns per event"
-    )
-}
-
-fn difference(difference: &Difference) -> String {
-    let Difference { event, table, before, after } = difference;
-    format!("      {event} {table}\n        - {}\n        + {}\n", verdict(before), verdict(after))
-}
-
-fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Emitted { events } => events.join(" "),
-        Verdict::Dropped => "dropped".into(),
-        Verdict::Rejected { reason } => format!("rejected: {reason}"),
-        Verdict::Failed { reason } => format!("failed: {reason}"),
-    }
 }

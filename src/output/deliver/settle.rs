@@ -94,9 +94,7 @@ impl<O: Output> Delivery<O> {
     /// The far side wants no more: what the output's end is.
     pub(super) fn gone(&self, cause: &anyhow::Error) -> End {
         self.show(cause);
-        let output = &self.config.name;
-        tracing::error!(output, "stopped, its checkpoint stays: {cause:#}");
-        End::Gone
+        End::Gone(format!("{cause:#}"))
     }
 
     fn try_again(&mut self, lane: LaneId, attempts: u32, wait: Duration, cause: &anyhow::Error) {

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::super::Limits;
 use super::super::changes::Changes;
 use super::super::encode::Encoder;
 use super::super::route::DryStreams;
 use super::super::rows::{Batch, Row, Tables};
-use super::super::stage::{Failure, Stage};
+use super::super::stage::{Failure, Stage, StageError};
 use super::super::state::Frozen;
-use super::super::{Config, Limits};
-use super::{ShadowError, changes, next_batch};
+use super::{ShadowError, Trial, changes, next_batch};
 use crate::model::event::EventsBuilder;
+use crate::model::replay::Times;
 use crate::model::shadow::{Tally, Verdict};
 use crate::model::{Offset, Op};
 use crate::plugin::Plugin;
@@ -22,6 +23,8 @@ use crate::store::{Store, StoreError};
 
 /// Rows of a batch at most.
 const MOST_ROWS: usize = 256;
+/// A batch that takes longer is followed by a small one.
+const SLOW: Duration = Duration::from_secs(1);
 /// Different reasons that are kept.
 const MOST_ERRORS: usize = 3;
 
@@ -41,7 +44,11 @@ pub(super) struct Side {
     streams: DryStreams,
     encoder: Encoder,
     until: Offset,
-    /// Rows of the next batch: few after a failure, so that a chain that hangs is found out soon.
+    /// Everything up to here is read.
+    at: Offset,
+    times: Times,
+    /// Rows of the next batch: few after a failure or a long wait, so that a chain that hangs is
+    /// found out soon.
     rows: usize,
     judged: VecDeque<Judged>,
     used: Duration,
@@ -51,12 +58,12 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn new(
         store: &Store,
-        config: &Config,
+        trial: &Trial,
         chain: &[Arc<Plugin>],
         frozen: &Arc<Frozen>,
-        after: Offset,
-        until: Offset,
+        (after, until): (Offset, Offset),
     ) -> Result<Self, StoreError> {
+        let config = &trial.config;
         let stage = |plugin: &Arc<Plugin>| Stage::dry(Arc::clone(plugin), frozen);
         Ok(Self {
             changes: changes(store, config, after)?,
@@ -65,6 +72,8 @@ impl Side {
             streams: DryStreams::new(&config.name, config.streams.clone()),
             encoder: Encoder::new("/"),
             until,
+            at: after,
+            times: trial.times,
             rows: 1,
             judged: VecDeque::new(),
             used: Duration::ZERO,
@@ -74,11 +83,11 @@ impl Side {
 
     /// What it makes of the next change; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Judged>, ShadowError> {
-        while self.judged.is_empty() {
+        while self.judged.is_empty() && self.at < self.until {
             let limits = Limits { rows: self.rows, bytes: 1 << 20 };
             match next_batch(&mut self.changes, &mut self.tables, &limits)? {
                 Some(batch) => self.judge(batch)?,
-                None => return Ok(None),
+                None => break,
             }
         }
         let judged = self.judged.pop_front();
@@ -105,23 +114,41 @@ impl Side {
     }
 
     fn judge(&mut self, mut batch: Batch) -> Result<(), ShadowError> {
-        let until = self.until;
-        let beyond = |batch: &Batch, row: &Row| batch.offset(row) > until;
+        let end = batch.end;
         let rows = std::mem::take(&mut batch.rows);
+        let is_wanted = |row: &Row| {
+            let time = batch.transactions[row.transaction as usize].time;
+            batch.offset(row) <= self.until && self.times.include(time)
+        };
         // Definitions and gaps pass every plugin.
-        let judged = |row: &Row| !matches!(row.op, Op::Schema | Op::Gap) && !beyond(&batch, row);
+        let judged = |row: &Row| !matches!(row.op, Op::Schema | Op::Gap) && is_wanted(row);
         let rows: Vec<Row> = rows.into_iter().filter(judged).collect();
         let inputs: Vec<(Offset, String)> =
             rows.iter().map(|row| self.input(&batch, row)).collect();
         batch.rows = rows;
         let mut failures = Vec::new();
-        let started = thread_time();
+        let (started, clock, read) = (thread_time(), Instant::now(), batch.rows.len());
         for stage in &mut self.stages {
-            failures.extend(stage.run(&mut batch, &mut self.tables, &mut self.streams)?.failures);
+            let mut report = match stage.run(&mut batch, &mut self.tables, &mut self.streams) {
+                Ok(report) => report,
+                Err(StageError::TooMuch) => {
+                    self.stages.iter_mut().for_each(Stage::discard);
+                    self.used += thread_time().saturating_sub(started);
+                    self.changes.seek(self.at);
+                    self.rows = (self.rows.min(read) / 2).max(1);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            report.set_aside_whole(&mut batch);
+            failures.append(&mut report.failures);
         }
+        self.stages.iter_mut().for_each(Stage::settle);
+        self.at = end;
         self.used += thread_time().saturating_sub(started);
         let broke = failures.iter().any(|failure| !failure.rejected);
-        self.rows = if broke { 1 } else { (self.rows * 2).min(MOST_ROWS) };
+        let slow = clock.elapsed() > SLOW;
+        self.rows = if broke || slow { 1 } else { (self.rows * 2).min(MOST_ROWS) };
         let mut verdicts = self.emitted(&batch);
         for failure in failures {
             self.set_aside(&batch, failure, &mut verdicts);

@@ -18,28 +18,36 @@ const REJECT: u8 = 3;
 pub(super) struct Answer<'a> {
     pub(super) plugin: &'a Plugin,
     pub(super) rows: &'a [Row],
+    pub(super) outcome: Measured,
+}
+
+/// An outcome, and the bytes of values that it makes come again.
+pub(super) struct Measured {
     pub(super) outcome: bindings::Outcome,
+    pub(super) repeated: u64,
 }
 
 /// Whether the rows that events are split into are within what the plugin may make of them. What
-/// it computed has been counted before; here it is values that come again in each row.
+/// it computed has been counted before; here it is values that come again in each row, and how
+/// many bytes they are is the answer.
 pub(super) fn check_size(
     bounds: Bounds<'_>,
     batch: &Batch,
     plans: &[Planned],
     rows: &[Row],
     outcome: &bindings::Outcome,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     let is_split = outcome.row_events.windows(2).any(|pair| pair[0] == pair[1]);
     if !is_split {
-        return Ok(());
+        return Ok(0);
     }
     let (mut last, mut of_event, mut of_call) = (None, 0, 0);
     for (&event, &shape) in outcome.row_events.iter().zip(&outcome.row_shapes) {
         let row = &rows[event as usize];
         let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
         if last.replace(event) == Some(event) {
-            let size = plan.shapes[shape as usize].size(batch, row);
+            let Some(shape) = plan.shapes.get(shape as usize) else { continue };
+            let size = shape.size(batch, row);
             of_event += size;
             of_call += size;
         } else {
@@ -48,18 +56,18 @@ pub(super) fn check_size(
         bounds.check_event(of_event)?;
         bounds.check_call(of_call)?;
     }
-    Ok(())
+    Ok(of_call)
 }
 
 impl Answer<'_> {
     pub(super) fn apply(
-        mut self,
+        self,
         batch: &mut Batch,
         routes: &mut dyn Routes,
         plans: &[Planned],
         report: &mut Report,
     ) {
-        let plugin = self.plugin;
+        let Self { plugin, rows, outcome: Measured { mut outcome, repeated } } = self;
         let fail = |row: Row, reason: String, rejected: bool| Failure {
             row,
             plugin: plugin.name().to_owned(),
@@ -68,23 +76,22 @@ impl Answer<'_> {
             rejected,
         };
         let names: Vec<Result<u32, String>> =
-            self.outcome.routes.iter().map(|name| routes.stream(name)).collect();
-        let heap = Bytes::from(std::mem::take(&mut self.outcome.heap));
-        let Some(heap) = batch.add_buffer(heap) else {
-            let reason = || "too many answers in one batch".to_owned();
-            report.failures.extend(self.rows.iter().map(|&row| fail(row, reason(), false)));
-            return;
-        };
-        let mut emitted = Emitted { outcome: &self.outcome, heap, next: 0, cells: Vec::new() };
-        let mut reasons = self.outcome.reasons.iter();
-        for (event, &row) in self.rows.iter().enumerate() {
+            outcome.routes.iter().map(|name| routes.stream(name)).collect();
+        let heap = Bytes::from(std::mem::take(&mut outcome.heap));
+        batch
+            .count_made(heap.len().saturating_add(usize::try_from(repeated).unwrap_or(usize::MAX)));
+        // Where there is no place for it, the whole batch is made again.
+        let Some(heap) = batch.add_buffer(heap) else { return };
+        let mut emitted = Emitted { outcome: &outcome, heap, next: 0, cells: Vec::new() };
+        let mut reasons = outcome.reasons.iter();
+        for (event, &row) in rows.iter().enumerate() {
             let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
-            let stream = route(&names, &self.outcome.event_routes, event, row.stream);
-            match (self.outcome.verdicts[event], stream) {
+            let stream = route(&names, &outcome.event_routes, event, row.stream);
+            match (outcome.verdicts[event], stream) {
                 (DROP, _) => report.dropped += 1,
                 (PASS, Ok(stream)) => {
                     let row = pass(batch, plan, Row { stream, ..row });
-                    batch.rows.push(row);
+                    batch.rows.extend(row);
                 }
                 (EMIT, Ok(stream)) => {
                     let row = Row { stream, ..row };
@@ -129,12 +136,16 @@ impl Emitted<'_> {
         while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
             let at = self.next;
             self.next += 1;
-            match route(names, &self.outcome.row_routes, at, row.stream) {
-                Ok(stream) => {
-                    let shape = &plan.shapes[self.outcome.row_shapes[at] as usize];
+            let shape =
+                self.outcome.row_shapes.get(at).and_then(|&at| plan.shapes.get(at as usize));
+            let shape =
+                shape.ok_or_else(|| "it is of a shape that the plan does not have".to_owned());
+            let stream = route(names, &self.outcome.row_routes, at, row.stream);
+            match shape.and_then(|shape| Ok((shape, stream?))) {
+                Ok((shape, stream)) => {
                     self.compute(at);
                     let derived = derive(batch, shape, Row { stream, ..row }, &self.cells);
-                    batch.rows.push(derived);
+                    batch.rows.extend(derived);
                 }
                 Err(reason) => result = Err(reason),
             }
@@ -179,10 +190,10 @@ fn route(
     }
 }
 
-/// The row as the plan has it pass.
-pub(super) fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Row {
+/// The row as the plan has it pass; see [`derive`].
+pub(super) fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Option<Row> {
     match plan.pass_shape {
         Some(shape) => derive(batch, &plan.shapes[shape], row, &[]),
-        None => row,
+        None => Some(row),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn moment(batch: &Batch, rows: &[Row]) -> Moment {
 }
 
 /// Whether the row is of a table that a plugin can plan for.
-pub(super) fn is_of_table(op: Op) -> bool {
+pub(in crate::pipeline) fn is_of_table(op: Op) -> bool {
     !matches!(op, Op::Message | Op::Schema | Op::Gap)
 }
 
@@ -73,7 +73,7 @@ pub(super) fn fill_envelope(input: &mut bindings::Batch, batch: &Batch, rows: &[
     }
 }
 
-pub(super) fn describe(table: &Table) -> bindings::Relation {
+pub(in crate::pipeline) fn describe(table: &Table) -> bindings::Relation {
     let relation = &table.relation;
     bindings::Relation {
         id: table.id,

@@ -43,6 +43,8 @@ async fn a_letter_goes_through_a_mended_plugin_under_its_id_behind_what_is_newes
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_fails_again_stays_and_has_both_tries() {
     let (house, registry) = house_with_a_letter().await;
+    let counted = || registry.snapshot().by_name["guest"].seen_and_failed();
+    let before = counted();
     house.store.retry_dead_letters(&all(), |_| true).expect("it is marked");
     // Where failures stop the pipeline, or are skipped, one that a person asked for is kept too.
     for policy in [OnError::DeadLetter, OnError::Stop, OnError::Skip] {
@@ -52,6 +54,7 @@ async fn a_letter_that_fails_again_stays_and_has_both_tries() {
     let letters = house.store.dead_letters(10).expect("dead letters");
     let [(1, letter)] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!((letter.attempts, letter.tries.len(), letter.retrying), (4, 4, false));
+    assert_eq!(counted(), before, "it is no reason to take a version back");
     assert_eq!(house.ids(), ["0/100/0", "0/100/2"]);
 }
 

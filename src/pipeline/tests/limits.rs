@@ -9,7 +9,7 @@ fn limited(limits: &str) -> PluginConfig {
 }
 
 /// Splits each event in as many rows as its text says, each with the input's `title`.
-const SPLITS: Guest = Guest {
+pub(super) const SPLITS: Guest = Guest {
     fields: r#"(data (i32.const 512) "title")
         ;; one column, `title` = input 1, and one shape of it
         (data (i32.const 532) "\00\02\00\00\05\00\00\00\00\00\00\00\01\00\00\00\00\00\00\00")
@@ -84,4 +84,32 @@ async fn a_flood_of_state_ends_at_its_quota_and_is_an_answer_to_the_plugin() {
     let size = house.store.plugin_state_size("guest").expect("a size");
     assert!((900_000..=1 << 20).contains(&size), "{size}");
     assert_eq!(house.store.plugin_state_size("gues").expect("a size"), 0);
+}
+
+/// Rejects the fourth event of a call.
+const CHECKS: Guest = Guest {
+    fields: r#"(data (i32.const 512) "no")"#,
+    process: "(memory.fill (i32.const 131072) (i32.const 0) (i32.load (local.get 0)))
+        (if (i32.gt_u (i32.load (local.get 0)) (i32.const 3)) (then
+          (i32.store8 (i32.const 131075) (i32.const 3))
+          (i32.store (i32.const 140000) (i32.const 512)) (i32.store (i32.const 140004) (i32.const 2))
+          (i32.store (i32.const 1364) (i32.const 140000))
+          (i32.store (i32.const 1368) (i32.const 1))))",
+    ..PASS
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_split_is_set_aside_whole_when_a_later_plugin_fails_on_one_of_its_rows() {
+    let mut house = House::new();
+    let changes = [1, 2, 3].map(|id| house.insert(id, "x"));
+    house.commit(&changes, 10).await;
+    // Three rows of the last change, of which the second is rejected.
+    let split = Guest { process: SPLITS.process.replace("999", "2").leak(), ..SPLITS };
+    let registry = house.plugins(&[("split", &split), ("check", &CHECKS)], &plugin_config());
+    let plugins = vec!["split".into(), "check".into()];
+    house.run(&registry, Config { plugins, ..config(OnError::DeadLetter) }).await;
+    assert_eq!(house.ids(), ["0/100/0", "0/100/1"]);
+    let letters = house.store.dead_letters(10).expect("dead letters");
+    let letters: Vec<_> = letters.iter().map(|(_, letter)| letter.event.as_str()).collect();
+    assert_eq!(letters, ["0/100/2"]);
 }

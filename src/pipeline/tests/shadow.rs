@@ -1,8 +1,11 @@
 //! Two versions over the same events, with no effect outside.
 
+use std::time::Duration;
+
 use super::super::shadow::{Range, Trial, compare};
 use super::*;
 use crate::model::EventId;
+use crate::model::replay::Times;
 use crate::model::shadow::{Comparison, Verdict};
 use crate::plugin::{Allow, Plugin};
 
@@ -40,7 +43,9 @@ fn trial(before: &Arc<Plugin>, after: &Arc<Plugin>, range: Range) -> Trial {
         before: vec![before.clone()],
         after: vec![after.clone()],
         range,
+        times: Times::default(),
         examples: 2,
+        longest: Duration::from_secs(10),
         cancel: CancellationToken::new(),
     }
 }
@@ -114,4 +119,13 @@ async fn what_a_side_writes_it_reads_again_and_nobody_else_does() {
         house.store.streams().is_empty() && house.store.dead_letters(9).expect("ok").is_empty()
     );
     assert_eq!(house.store.pipeline_cursor("posts").expect("no fault"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_ends_when_its_time_on_the_clock_is_over() {
+    let (house, _) = twelve().await;
+    let plugin = load(&house, &PASS, Allow::default());
+    let trial = Trial { longest: Duration::ZERO, ..trial(&plugin, &plugin, Range::Last(100)) };
+    let comparison = compare(&house.store, &trial).expect("it can be compared");
+    assert_eq!((comparison.events, comparison.cut.as_deref()), (0, Some("it had taken 0 s")));
 }

@@ -12,6 +12,12 @@ use super::{Change, File, Relation, UNCHANGED, json};
 pub struct Given {
     /// The change.
     pub change: Change,
+    /// Its id, where the event says.
+    pub(super) id: Option<String>,
+    /// Whether its table has full old rows, where the event says.
+    full_old_rows: Option<bool>,
+    /// The event says how its table is.
+    told: bool,
     /// `schema.table`, where the event says.
     table: Option<String>,
     /// The table as the event says, or as its values look.
@@ -48,14 +54,18 @@ impl Given {
     }
 
     fn of_case(table: &mut Table) -> Result<Self, String> {
-        let told = |error: toml::de::Error| error.to_string();
+        let wrong = |error: toml::de::Error| error.to_string();
         let relation = table.remove("relation").map(Value::try_into).transpose();
-        let relation: Option<Relation> = relation.map_err(told)?;
-        let change: Change = Value::Table(std::mem::take(table)).try_into().map_err(told)?;
+        let relation: Option<Relation> = relation.map_err(wrong)?;
+        let (id, full) = (table.remove("id"), table.remove("full_old_rows"));
+        let id = id.and_then(|id| id.as_str().map(str::to_owned));
+        let full_old_rows = full.and_then(|full| full.as_bool());
+        let change: Change = Value::Table(std::mem::take(table)).try_into().map_err(wrong)?;
         let (_, row) = change.op()?;
         let name = relation.as_ref().map(|relation| relation.table.clone());
+        let told = relation.is_some();
         let relation = relation.unwrap_or_else(|| seen("public.unnamed", row, None));
-        Ok(Self { change, table: name, relation })
+        Ok(Self { change, id, full_old_rows, told, table: name, relation })
     }
 
     fn of_data(data: Value) -> Result<Self, String> {
@@ -80,20 +90,25 @@ impl Given {
             other => return Err(format!("an event of `{other}` is none that plugins see")),
         };
         change.op()?;
-        Ok(Self { change, table: Some(name), relation })
+        let (id, full_old_rows, told, table) = (None, None, false, Some(name));
+        Ok(Self { change, id, full_old_rows, told, table, relation })
     }
 
     /// Whether its old row has more than a key.
     #[must_use]
     pub fn has_full_old_row(&self) -> bool {
+        if let Some(told) = self.full_old_rows {
+            return told;
+        }
         let old = self.change.old.as_ref().or(self.change.delete.as_ref());
         old.is_some_and(|old| self.relation.columns.len() == old.len())
     }
 
-    /// Its table: as `cases` know it, else as the event itself shows it.
+    /// Its table: as the event tells, else as `cases` know it, else as the event shows it.
     #[must_use]
     pub fn relation<'a>(&'a self, cases: impl IntoIterator<Item = &'a File>) -> &'a Relation {
-        let mut known = cases.into_iter().map(|file| &file.relation);
+        let cases = cases.into_iter().filter(|_| !self.told);
+        let mut known = cases.map(|file| &file.relation);
         let known = known.find(|known| self.table.as_ref().is_none_or(|name| *name == known.table));
         known.unwrap_or(&self.relation)
     }

@@ -134,6 +134,9 @@ pub(super) fn compact(value: &Value) -> String {
     match value {
         Value::String(text) if text == NULL => "null".into(),
         Value::String(text) => quoted(text),
+        Value::Float(float) if float.is_nan() => quoted("NaN"),
+        Value::Float(float) if *float == f64::INFINITY => quoted("Infinity"),
+        Value::Float(float) if *float == f64::NEG_INFINITY => quoted("-Infinity"),
         Value::Datetime(moment) => quoted(&moment.to_string()),
         Value::Array(values) => {
             format!("[{}]", values.iter().map(compact).collect::<Vec<_>>().join(", "))

@@ -56,6 +56,15 @@ fn bind_column(written: &str) -> Result<bindings::Column, String> {
     Ok(bindings::Column { name: name.into(), type_oid, type_name: type_name.into(), tag, key })
 }
 
+/// A type's name, if its cells have this tag by that name; or that of one whose cells have it.
+pub(super) fn named(type_name: &str, tag: u8) -> String {
+    let others = ["bool", "int8", "float8", "timestamptz", "date", "time", "numeric", "jsonb"];
+    let others = others.into_iter().chain(["bytea", "uuid", "text[]", "text"]);
+    let mut names = std::iter::once(type_name).chain(others);
+    let fits = |name: &&str| known(name.split('(').next().unwrap_or_default()).1 == tag;
+    names.find(fits).unwrap_or(type_name).to_owned()
+}
+
 /// A type's OID and the tag of its cells. Types that aren't here read as text, like PostgreSQL's
 /// own that have no tag.
 fn known(type_name: &str) -> (u32, u8) {

@@ -95,6 +95,11 @@ impl Trial {
         }
         let time = match changes.first().and_then(|change| change.time.as_ref()) {
             Some(Value::Datetime(time)) => super::value::micros(time)?,
+            // JSON has times as text.
+            Some(Value::String(text)) => {
+                let time = text.parse().map_err(|_| format!("`time = {text}` is no time"))?;
+                super::value::micros(&time)?
+            }
             Some(other) => return Err(format!("`time = {other}` is no time")),
             None => NO_TIME,
         };

@@ -30,6 +30,7 @@ impl Cells {
             (2, Value::Integer(int)) => (2, int.cast_unsigned()),
             (3, Value::Float(float)) => (3, float.to_bits()),
             (3, Value::Integer(int)) => (3, (*int as f64).to_bits()),
+            (3, Value::String(text)) => (3, odd(text).ok_or_else(wrong)?.to_bits()),
             (tag @ 4..=6, value) => (tag, moment(tag, value).ok_or_else(wrong)?.cast_unsigned()),
             (17, Value::Integer(int)) => (17, self.keep(int.to_string().as_bytes())),
             (tag @ (16..=18 | 21), Value::String(text)) => (tag, self.keep(text.as_bytes())),
@@ -87,11 +88,22 @@ pub(super) fn read(tag: u8, data: u64, heap: &[u8]) -> Result<Value, String> {
     })
 }
 
-/// A timestamp, date or time; JSON has them as text.
+/// What of a float JSON has no number for.
+fn odd(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+/// A timestamp, date or time; JSON has them as text. What no calendar here has is a number.
 fn moment(tag: u8, value: &Value) -> Option<i64> {
     let parsed;
     let moment = match value {
         Value::Datetime(moment) => moment,
+        Value::Integer(number) => return Some(*number),
         Value::String(text) if text == "infinity" => return Some(i64::MAX),
         Value::String(text) if text == "-infinity" => return Some(i64::MIN),
         Value::String(text) => {
@@ -151,7 +163,7 @@ fn date(days: i64) -> Option<Date> {
     })
 }
 
-fn timestamp(micros: i64) -> Option<Datetime> {
+pub(super) fn timestamp(micros: i64) -> Option<Datetime> {
     let date = date(micros.div_euclid(DAY))?;
     let time = clock(micros.rem_euclid(DAY))?;
     Some(Datetime { date: Some(date), time: Some(time), offset: Some(Offset::Z) })
@@ -160,7 +172,7 @@ fn timestamp(micros: i64) -> Option<Datetime> {
 fn clock(micros: i64) -> Option<Time> {
     let seconds = micros.div_euclid(1_000_000);
     Some(Time {
-        hour: u8::try_from(seconds / 3_600).ok()?,
+        hour: u8::try_from(seconds / 3_600).ok().filter(|hour| *hour < 24)?,
         minute: u8::try_from(seconds / 60 % 60).ok()?,
         second: Some(u8::try_from(seconds % 60).ok()?),
         nanosecond: match micros.rem_euclid(1_000_000) {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::super::error::LoadError;
 use super::super::promotion::Promote;
 use super::super::trial::Family;
 use super::super::{Config, Engine, Plugin, Role, Version};
 use super::record::{Entry, Record};
-use super::{Plugins, Registry, family, read};
+use super::{Books, Plugins, Registry, family, read};
 use crate::model::plugin::{Outcome, PluginRecord, Why};
 
 /// A set of plugins that works, ready to be put in force.
@@ -39,6 +39,8 @@ pub(super) struct Begun {
     seen: Version,
     /// Why it is not what the record says, where that matters.
     reason: Option<String>,
+    /// The version that was in force when this one was picked.
+    beside: Option<String>,
 }
 
 impl Begun {
@@ -74,15 +76,20 @@ pub(super) fn begin(
 ) -> Result<Begun, LoadError> {
     let bytes = read(family)?;
     let seen = Version::of(&bytes);
+    let beside = record.in_force.clone();
+    let last = record.history.iter().find(|entry| entry.digest == seen.hex());
     let stay = stay
         || family.config.promote != Promote::Auto
-        || record.seen.as_deref() == Some(&seen.hex());
+        || record.seen.as_deref() == Some(&seen.hex())
+        || last.is_some_and(|entry| entry.outcome == Outcome::Refused);
     let kept = record.in_force.as_deref().and_then(Version::from_hex).filter(|_| stay);
     let mut reason = None;
     if let Some(kept) = kept.filter(|kept| *kept != seen) {
         match engine.cache().and_then(|cache| cache.kept(&kept)) {
             Some(bytes) => match family.load(engine, &bytes) {
-                Ok(plugin) => return Ok(Begun { plugin: Arc::new(plugin), seen, reason: None }),
+                Ok(plugin) => {
+                    return Ok(Begun { plugin: Arc::new(plugin), seen, reason: None, beside });
+                }
                 Err(error) => {
                     reason = Some(format!("version {kept} does not load: {}", error.reason))
                 }
@@ -93,7 +100,7 @@ pub(super) fn begin(
     if let Some(reason) = &reason {
         warn!(plugin = family.name, "the version in the plugin's file takes over: {reason}");
     }
-    Ok(Begun { plugin: Arc::new(family.load(engine, &bytes)?), seen, reason })
+    Ok(Begun { plugin: Arc::new(family.load(engine, &bytes)?), seen, reason, beside })
 }
 
 impl Registry {
@@ -126,6 +133,26 @@ impl Registry {
         if errors.is_empty() { Ok(prepared) } else { Err(errors) }
     }
 
+    /// Picks the version of an overtaken plugin once more.
+    fn begin_again(
+        &self,
+        name: &str,
+        families: &BTreeMap<String, Arc<Family>>,
+        begun: &mut BTreeMap<String, Begun>,
+    ) {
+        let record = self.recall(name, true);
+        let again = families.get(name).map(|family| begin(&self.0.engine, family, &record, true));
+        match (again, begun.get_mut(name)) {
+            (Some(Ok(again)), Some(begun)) => *begun = again,
+            (Some(Err(error)), Some(begun)) => {
+                // Others have been stopped for the new set by now, so it is too late to refuse it.
+                error!(plugin = name, "the version that was taken back does not load: {error}");
+                begun.beside = record.in_force;
+            }
+            (_, _) => _ = begun.remove(name),
+        }
+    }
+
     /// What is known of a plugin; of another file, only what happened.
     fn recall(&self, name: &str, same_path: bool) -> PluginRecord {
         let here = self.books().records.get(name).map(|record| record.kept.clone());
@@ -136,10 +163,15 @@ impl Registry {
         }
     }
 
-    /// Puts a prepared set in force in one step.
+    /// Puts a prepared set in force in one step. Blocks where something has to be loaded again.
     pub fn apply(&self, prepared: Prepared) {
-        let Prepared { families, begun } = prepared;
-        let mut books = self.books();
+        let Prepared { families, mut begun } = prepared;
+        let mut books = loop {
+            let books = self.books();
+            let Some(name) = overtaken(&books, &begun) else { break books };
+            drop(books);
+            self.begin_again(&name, &families, &mut begun);
+        };
         let now = self.snapshot();
         let generation = now.generation + 1;
         let mut by_name = now.by_name.clone();
@@ -162,6 +194,17 @@ impl Registry {
         self.protect(&books);
         self.publish(&books);
     }
+}
+
+/// A plugin of which the new set has the version that was in force, and now another one is: one
+/// that failed too often was taken back meanwhile.
+fn overtaken(books: &Books, begun: &BTreeMap<String, Begun>) -> Option<String> {
+    let is_overtaken = |(name, begun): &(&String, &Begun)| {
+        let stays = begun.beside.as_deref() == Some(&begun.plugin.version().hex());
+        let record = books.records.get(*name);
+        stays && record.is_some_and(|record| record.kept.in_force != begun.beside)
+    };
+    begun.iter().find(is_overtaken).map(|(name, _)| name.clone())
 }
 
 /// What the file was seen to hold; not if that was refused, since another config may mend it.

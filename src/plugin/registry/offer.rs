@@ -1,7 +1,8 @@
 //! A new version, from its bytes to its place, or to the reason why it has none.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::super::error::{LoadError, Reason};
@@ -14,8 +15,33 @@ use crate::model::shadow::ShadowReport;
 
 /// Runs a version beside those in force, over what the journal still has.
 pub trait Rehearsal: Send + Sync {
-    /// What `candidate` would make of the last `events` events of each pipeline that runs it.
-    fn rehearse(&self, in_force: &Plugins, candidate: &Arc<Plugin>, events: u32) -> ShadowReport;
+    /// What `candidate` would make of the last `events` events of each pipeline that runs it;
+    /// `cancel` ends it early.
+    fn rehearse(
+        &self,
+        in_force: &Plugins,
+        candidate: &Arc<Plugin>,
+        events: u32,
+        cancel: &CancellationToken,
+    ) -> ShadowReport;
+}
+
+/// The shadow run under way, and whether there may be any.
+#[derive(Default)]
+pub(super) struct Trials {
+    /// How many want quiet.
+    quiet: usize,
+    /// Of which plugin it is, and what ends it.
+    current: Option<(String, CancellationToken)>,
+}
+
+/// While it is held there is no shadow run, and nothing that needs one is decided.
+pub struct Quiet(Registry);
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        self.0.trials().quiet -= 1;
+    }
 }
 
 /// What came of an offer.
@@ -52,7 +78,13 @@ impl Registry {
             return Ok(Offered::Known);
         }
         let answer = family.load(&self.0.engine, bytes).map(Arc::new);
-        let report = answer.as_ref().ok().and_then(|plugin| self.rehearse(plugin));
+        let report = match &answer {
+            Ok(plugin) => self.rehearse(plugin).map_err(|CutShort| {
+                info!(plugin = name, %version, "its shadow run was cut short: nothing is decided");
+                family.refused(Reason::CutShort)
+            })?,
+            Err(_) => None,
+        };
         let decided = answer.and_then(|plugin| {
             let bound = family.config.rollback.failures;
             match family.config.promote.decide(report.as_ref(), bound) {
@@ -80,40 +112,89 @@ impl Registry {
         }
     }
 
-    /// Whether there is nothing to decide. Also remembers what the file holds now.
+    /// Whether there is nothing to decide.
     fn is_known(&self, name: &str, version: Version, why: Why) -> bool {
         let in_force = self.version_of(name) == Some(version);
         let mut books = self.books();
         let Some(record) = books.records.get_mut(name) else { return in_force };
         let digest = version.hex();
         let seen = record.kept.seen.as_deref() == Some(&digest);
-        if why == Why::File && !seen {
+        if why == Why::File && in_force && !seen {
             record.kept.seen = Some(digest);
-            if in_force {
-                // The file that held what waits is no more.
-                record.kept.waiting = None;
-            }
+            // The file that held what waits is no more.
+            record.kept.waiting = None;
             self.keep(name, record);
             self.publish(&books);
         }
         in_force || why == Why::File && seen
     }
 
-    /// On a thread of its own, so that a panic is its own, too.
-    fn rehearse(&self, plugin: &Arc<Plugin>) -> Option<ShadowReport> {
-        let events = self.family(plugin.name())?.config.shadow.events;
-        let rehearsal = self.0.rehearsal.get().filter(|_| events > 0)?;
+    /// Ends the shadow run under way, and lets none begin while the answer is held: whoever changes
+    /// the plugins as a whole does not wait for one.
+    #[must_use]
+    pub fn quiet(&self) -> Quiet {
+        let mut trials = self.trials();
+        trials.quiet += 1;
+        if let Some((_, cancel)) = &trials.current {
+            cancel.cancel();
+        }
+        Quiet(self.clone())
+    }
+
+    /// Ends the shadow run of this plugin, if there is one: what it compares with is replaced.
+    pub(super) fn end_trial(&self, name: &str) {
+        if let Some((_, cancel)) = self.trials().current.as_ref().filter(|(of, _)| of == name) {
+            cancel.cancel();
+        }
+    }
+
+    fn trials(&self) -> MutexGuard<'_, Trials> {
+        self.0.trials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shadow run, if there is to be one.
+    fn rehearse(&self, plugin: &Arc<Plugin>) -> Result<Option<ShadowReport>, CutShort> {
+        let name = plugin.name();
+        let events = self.family(name).map_or(0, |family| family.config.shadow.events);
+        let Some((rehearsal, shutdown)) = self.0.rehearsal.get().filter(|_| events > 0) else {
+            return Ok(None);
+        };
+        let cancel = shutdown.child_token();
+        {
+            let mut trials = self.trials();
+            if trials.quiet > 0 {
+                return Err(CutShort);
+            }
+            trials.current = Some((name.to_owned(), cancel.clone()));
+        }
+        let report = self.on_its_thread(&**rehearsal, plugin, events, &cancel);
+        self.trials().current = None;
+        if cancel.is_cancelled() {
+            return Err(CutShort);
+        }
+        self.count_shadow(name, &report);
+        info!(plugin = name, version = %plugin.version(), "shadow run: {}", report.summary());
+        Ok(Some(report))
+    }
+
+    /// So that a panic is its own, too.
+    fn on_its_thread(
+        &self,
+        rehearsal: &dyn Rehearsal,
+        plugin: &Arc<Plugin>,
+        events: u32,
+        cancel: &CancellationToken,
+    ) -> ShadowReport {
         let in_force = self.snapshot();
         let report = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name(format!("shadow {}", plugin.name()));
-            let run = || rehearsal.rehearse(&in_force, plugin, events);
+            let run = || rehearsal.rehearse(&in_force, plugin, events, cancel);
             let thread = thread.spawn_scoped(scope, run).map_err(|error| error.to_string());
             thread.and_then(|thread| thread.join().map_err(|_| "it panicked".to_owned()))
         });
-        let report =
-            report.unwrap_or_else(|why| ShadowReport::without(format!("no shadow run: {why}")));
-        self.count_shadow(plugin.name(), &report);
-        info!(plugin = plugin.name(), version = %plugin.version(), "shadow run: {}", report.summary());
-        Some(report)
+        report.unwrap_or_else(|why| ShadowReport::without(format!("no shadow run: {why}")))
     }
 }
+
+/// A shadow run was ended before it could say anything.
+struct CutShort;

@@ -83,6 +83,10 @@ impl Record {
             Outcome::Waiting => self.kept.waiting = Some(digest.clone()),
             Outcome::Refused => {}
         }
+        if why == Why::File {
+            // Not before: what was stopped in between is offered again.
+            self.kept.seen = Some(digest.clone());
+        }
         let entry = ReloadStatus {
             time,
             version: version.to_string(),

@@ -10,7 +10,7 @@ use super::Registry;
 use super::record::{Entry, Probation, Record, short};
 use crate::model::Finding;
 use crate::model::finding::did_you_mean;
-use crate::model::plugin::{Outcome, ReloadStatus, Why};
+use crate::model::plugin::{Candidate, Outcome, ReloadStatus, Why};
 
 /// Digits of a version that must be given.
 const SHORTEST: usize = 4;
@@ -22,6 +22,7 @@ impl Registry {
     /// # Errors
     /// What stands in the way.
     pub fn roll_back(&self, name: &str, wish: Option<&str>) -> Result<ReloadStatus, Finding> {
+        self.end_trial(name);
         let digest = self.with_record(name, |record| match wish {
             Some(wish) => find(name, record, wish),
             None => record.last_good().map(|entry| entry.digest.clone()).ok_or_else(|| {
@@ -76,20 +77,47 @@ impl Registry {
             let message = format!("version {} of `{name}` is in force", short(digest));
             return Err(Finding::error("in-force", name, message));
         }
-        let plugin = match self.previous(name, digest) {
-            Some(plugin) => plugin,
-            None => {
-                let family = self.family(name).ok_or_else(|| unknown(name, &[]))?;
-                let bytes = self.kept(name, digest)?;
-                let loaded = family.load(&self.0.engine, &bytes);
-                Arc::new(loaded.map_err(|error| {
-                    Finding::error("refused", name, format!("it does not load any more: {error}"))
-                })?)
-            }
-        };
+        let plugin = self.load_again(name, digest)?;
         let entry = Entry::new(*plugin.version(), why, Outcome::InForce);
         self.count_roll_back(name, why);
         Ok(self.go_live(name, plugin, entry))
+    }
+
+    fn load_again(&self, name: &str, digest: &str) -> Result<Arc<Plugin>, Finding> {
+        if let Some(plugin) = self.previous(name, digest) {
+            return Ok(plugin);
+        }
+        let family = self.family(name).ok_or_else(|| unknown(name, &[]))?;
+        let bytes = self.kept(name, digest)?;
+        let loaded = family.load(&self.0.engine, &bytes);
+        loaded.map(Arc::new).map_err(|error| {
+            Finding::error("refused", name, format!("it does not load any more: {error}"))
+        })
+    }
+
+    /// A version to be tried: ready to run, in no set, and nothing is written down about it.
+    /// Blocks while it is loaded, one at a time with what is offered.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn candidate(&self, name: &str, candidate: &Candidate) -> Result<Arc<Plugin>, Finding> {
+        let _one_at_a_time = self.0.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        match candidate {
+            Candidate::Version(wish) => {
+                let digest = self.with_record(name, |record| find(name, record, wish))?;
+                let in_force = self.snapshot().by_name.get(name).cloned();
+                match in_force.filter(|plugin| plugin.version().hex() == digest) {
+                    Some(plugin) => Ok(plugin),
+                    None => self.load_again(name, &digest),
+                }
+            }
+            Candidate::File(bytes) => {
+                let family = self.family(name).ok_or_else(|| unknown(name, &[]))?;
+                let loaded = family.load(&self.0.engine, bytes);
+                let refused = |error| Finding::error("refused", name, format!("{error}"));
+                loaded.map(Arc::new).map_err(refused)
+            }
+        }
     }
 
     /// The version before the one in force, while it is still in memory.

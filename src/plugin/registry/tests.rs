@@ -1,3 +1,5 @@
+mod trials;
+
 use std::fs;
 use std::sync::Mutex;
 

@@ -11,11 +11,15 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::model::address::check_public;
 use crate::plugin::limits::Limits;
+
+/// Requests of one instance that are under way, or whose answers it holds; more of them wait.
+const MOST_REQUESTS: usize = 16;
 
 /// What the config grants, ready for use.
 #[derive(Clone)]
@@ -23,7 +27,6 @@ pub(in crate::plugin) struct Http {
     client: reqwest::Client,
     /// `scheme://host:port`.
     origins: Arc<[String]>,
-    time: Duration,
     size: usize,
 }
 
@@ -40,7 +43,6 @@ impl Http {
         Ok(Self {
             client,
             origins: origins.iter().map(|url| url.origin().ascii_serialization()).collect(),
-            time: limits.http_time.duration(),
             size: usize::try_from(limits.http_size.bytes()).unwrap_or(usize::MAX),
         })
     }
@@ -49,7 +51,12 @@ impl Http {
         self.origins.contains(&url.origin().ascii_serialization())
     }
 
-    async fn send(self, request: Request<WasiBody>, left: Duration) -> Result<Answer, Error> {
+    async fn send(
+        self,
+        request: Request<WasiBody>,
+        left: Duration,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Answer, Error> {
         let (parts, body) = request.into_parts();
         let url: Url = parts.uri.to_string().parse().map_err(|_| Error::HttpRequestUriInvalid)?;
         if !self.allows(&url) {
@@ -66,7 +73,7 @@ impl Http {
             }
             bytes.extend_from_slice(&chunk);
         }
-        let mut response = Response::new(body_of(bytes.freeze()));
+        let mut response = Response::new(body_of(bytes.freeze(), permit));
         *response.status_mut() = answer.status();
         *response.headers_mut() = std::mem::take(answer.headers_mut());
         Ok((response, Box::new(async { Ok(()) })))
@@ -75,8 +82,13 @@ impl Http {
 
 type Answer = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
-fn body_of(bytes: Bytes) -> WasiBody {
-    Full::new(bytes).map_err(Error::from).boxed_unsync()
+/// The permit goes with the body: until then, its bytes are in memory.
+fn body_of(bytes: Bytes, permit: OwnedSemaphorePermit) -> WasiBody {
+    let never = move |never| {
+        let _held = &permit;
+        Error::from(never)
+    };
+    Full::new(bytes).map_err(never).boxed_unsync()
 }
 
 /// As a guest is told of it.
@@ -118,17 +130,26 @@ impl Resolve for Guard {
 /// One instance's requests.
 pub(super) struct Hooks {
     http: Option<Http>,
-    /// By when all of a call's answers must be there; set by its first request.
+    /// How long a call may wait for all that it asks for.
+    time: Duration,
+    /// By when all of a call's answers must be there; set by its first request or its first wait.
     until: Option<Instant>,
+    /// One for each request under way, and each answer that the guest holds.
+    permits: Arc<Semaphore>,
 }
 
 impl Hooks {
-    pub(super) fn new(http: Option<Http>) -> Self {
-        Self { http, until: None }
+    pub(super) fn new(http: Option<Http>, time: Duration) -> Self {
+        Self { http, time, until: None, permits: Arc::new(Semaphore::new(MOST_REQUESTS)) }
     }
 
     pub(super) fn begin_call(&mut self) {
         self.until = None;
+    }
+
+    /// By when the call must have all that it waits for.
+    pub(super) fn until(&mut self) -> Instant {
+        *self.until.get_or_insert_with(|| Instant::now() + self.time)
     }
 }
 
@@ -139,13 +160,19 @@ impl WasiHttpHooks for Hooks {
         _: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
+        let until = self.until();
         let Some(http) = self.http.clone() else {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         };
-        let until = *self.until.get_or_insert_with(|| Instant::now() + http.time);
-        let left = until.saturating_duration_since(Instant::now());
+        let permits = Arc::clone(&self.permits);
         Box::new(async move {
-            let answer = tokio::time::timeout(left, http.send(request, left));
+            let answer = async {
+                // Nobody closes it.
+                let permit = permits.acquire_owned().await;
+                let permit = permit.map_err(|_| Error::ConnectionLimitReached)?;
+                http.send(request, until.saturating_duration_since(Instant::now()), permit).await
+            };
+            let answer = tokio::time::timeout_at(until.into(), answer);
             answer.await.unwrap_or(Err(Error::HttpResponseTimeout))
         })
     }

@@ -3,6 +3,10 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::thread;
 
+use axum::http::Response;
+use http_body_util::{BodyExt as _, Empty};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpHooks as _};
+
 use super::super::guests::{Guest, PASS, batch, config, load, relation};
 use super::super::{Allow, Asked, CallError, Config, Instance, Moment, NoState};
 use super::*;
@@ -25,7 +29,20 @@ const PACKAGES: &str = "
             use poll.{pollable};
             resource input-stream { blocking-read: func(len: u64) -> result<list<u8>, stream-error>; }
             variant stream-error { last-operation-failed(error), closed }
-            resource output-stream;
+            resource output-stream {
+                blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+            }
+        }
+    }
+    package wasi:http@0.2.0 {
+        interface types {
+            use wasi:io/streams@0.2.0.{output-stream};
+            resource fields { constructor(); }
+            resource outgoing-request {
+                constructor(headers: fields);
+                body: func() -> result<outgoing-body>;
+            }
+            resource outgoing-body { write: func() -> result<output-stream>; }
         }
     }
     package wasi:random@0.2.0 {
@@ -156,26 +173,26 @@ fn server(answer: &'static str) -> (u16, thread::JoinHandle<String>) {
     (port, served)
 }
 
-fn granted(origin: &str, limits: &str) -> Http {
+/// What is granted, and the time that a call has for it.
+type Granted = (Http, Duration);
+
+fn granted(origin: &str, limits: &str) -> Granted {
     let allow: Allow = toml::from_str(&format!("http = [\"{origin}\"]")).unwrap();
     let limits = toml::from_str(limits).unwrap();
-    allow.resolve("guest", &limits).unwrap().http.unwrap()
+    (allow.resolve("guest", &limits).unwrap().http.unwrap(), limits.http_time.duration())
 }
 
-async fn ask(http: &Http, url: &str) -> Result<(u16, Vec<u8>), String> {
-    use http_body_util::{BodyExt as _, Empty};
-    use wasmtime_wasi_http::{Error, WasiHttpHooks as _};
-    let mut hooks = http::Hooks::new(Some(http.clone()));
+async fn send(hooks: &mut http::Hooks, url: &str) -> Result<Response<WasiBody>, String> {
     let body = Empty::new().map_err(Error::from).boxed_unsync();
     let request = axum::http::Request::get(url).body(body).unwrap();
     let sent = hooks.send_request(request, None, Box::new(async { Ok(()) }));
-    match Box::into_pin(sent).await {
-        Ok((answer, _)) => {
-            let status = answer.status().as_u16();
-            Ok((status, answer.into_body().collect().await.unwrap().to_bytes().to_vec()))
-        }
-        Err(error) => Err(format!("{error:?}")),
-    }
+    Box::into_pin(sent).await.map(|(answer, _)| answer).map_err(|error| format!("{error:?}"))
+}
+
+async fn ask((http, time): &Granted, url: &str) -> Result<(u16, Vec<u8>), String> {
+    let answer = send(&mut http::Hooks::new(Some(http.clone()), *time), url).await?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.into_body().collect().await.unwrap().to_bytes().to_vec()))
 }
 
 #[tokio::test]
@@ -198,8 +215,11 @@ async fn a_granted_name_that_leads_to_a_private_address_is_not_followed() {
     assert_eq!(ask(&http, "http://localhost:1/").await, Err("DestinationIpProhibited".into()));
     let allow: Allow =
         toml::from_str("http = [\"http://localhost:1\"]\nhttp_private = true").unwrap();
-    let http = allow.resolve("guest", &toml::from_str("").unwrap()).unwrap().http.unwrap();
-    assert_eq!(ask(&http, "http://localhost:1/").await, Err("ConnectionRefused".into()));
+    let private = allow.resolve("guest", &toml::from_str("").unwrap()).unwrap().http.unwrap();
+    assert_eq!(
+        ask(&(private, http.1), "http://localhost:1/").await,
+        Err("ConnectionRefused".into())
+    );
 }
 
 #[tokio::test]
@@ -225,4 +245,78 @@ fn a_variable_that_is_granted_and_not_there_is_an_error_that_names_it() {
     let allow: Allow = toml::from_str("env = [\"WALMILL_NO_SUCH_VARIABLE\"]").unwrap();
     let error = allow.resolve("guest", &toml::from_str("").unwrap()).err().unwrap();
     expect_test::expect!["`plugins.guest.allow.env` grants `WALMILL_NO_SUCH_VARIABLE`, which walmill's environment does not have as text; set it, or take it out of the list"].assert_eq(&error.to_string());
+}
+
+/// Answers every request, and says what they were about in their order.
+fn patient_server() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, asked) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = vec![0; 1_000];
+            let length = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            if sender.send(path).is_err() {
+                return;
+            }
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi")
+                .unwrap();
+        }
+    });
+    (origin, asked)
+}
+
+#[tokio::test]
+async fn a_guest_that_holds_many_answers_waits_with_its_next_request() {
+    let (origin, asked) = patient_server();
+    let (http, _) = granted(&origin, "");
+    let patient = || http::Hooks::new(Some(http.clone()), Duration::from_secs(600));
+    let (mut hooks, mut other) = (patient(), patient());
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(send(&mut hooks, &format!("{origin}/held")).await.unwrap());
+    }
+    let (one_more, others) = (format!("{origin}/one-more"), format!("{origin}/others"));
+    let mut waiting = Box::pin(send(&mut hooks, &one_more));
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("it did not wait"),
+        answer = send(&mut other, &others) => assert!(answer.is_ok()),
+    }
+    held.pop();
+    waiting.await.unwrap();
+    let paths: Vec<String> = asked.try_iter().skip(16).collect();
+    assert_eq!(paths, ["/others", "/one-more"]);
+}
+
+/// Writes a body for ever, and sends the request never.
+const WRITER: Guest = Guest {
+    imports: r#"
+        (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
+        (import "wasi:http/types@0.2.0" "[constructor]outgoing-request" (func $request (param i32) (result i32)))
+        (import "wasi:http/types@0.2.0" "[method]outgoing-request.body" (func $body (param i32 i32)))
+        (import "wasi:http/types@0.2.0" "[method]outgoing-body.write" (func $write (param i32 i32)))
+        (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush" (func $push (param i32 i32 i32 i32)))"#,
+    process: "(call $body (call $request (call $fields)) (i32.const 904))
+        (call $write (i32.load (i32.const 908)) (i32.const 912))
+        (loop $more
+          (call $push (i32.load (i32.const 916)) (i32.const 2048) (i32.const 4096) (i32.const 920))
+          (br_if $more (i32.eqz (i32.load8_u (i32.const 920)))))",
+    ..PASS
+};
+
+#[test]
+fn a_guest_that_waits_for_what_never_comes_is_ended() {
+    let mut granting = config();
+    granting.allow = toml::from_str("http = [\"http://127.0.0.1:1\"]").unwrap();
+    granting.limits = toml::from_str("http_time = \"50ms\"").unwrap();
+    let imports = "import wasi:http/types@0.2.0; import wasi:io/streams@0.2.0;";
+    let mut instance = start(&WRITER.importing(imports, PACKAGES), granting);
+    let error = instance.process(&batch(&[0]), 7).unwrap_err().to_string();
+    assert!(error.contains("waited for longer than `limits.http_time`"), "{error}");
+    assert!(!instance.is_alive());
 }

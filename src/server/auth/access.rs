@@ -23,10 +23,33 @@ pub(in crate::server) struct Reader {
     pub(in crate::server) remote: String,
 }
 
+/// What a reader asks for beside the stream, as an authorizer is told: JSON with `from` as it was
+/// written and the groups of `filter`.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Wishes(Arc<str>);
+
+impl Wishes {
+    pub(in crate::server) fn new<'a>(
+        from: &str,
+        filter: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let filter: Vec<&str> = filter.into_iter().collect();
+        Self(serde_json::json!({ "from": from, "filter": filter }).to_string().into())
+    }
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self("{}".into())
+    }
+}
+
 /// What someone may see of a stream.
 #[derive(Debug, Clone, Default)]
 pub(in crate::server) struct Access {
     grant: Grant,
+    /// What was asked for, to be asked again.
+    wishes: Wishes,
     /// Tells when the answer may have become another one.
     changes: Option<watch::Receiver<u64>>,
 }
@@ -75,6 +98,16 @@ impl Reader {
         stream: &str,
         server: &Server,
     ) -> Result<Access, Finding> {
+        self.access_for(stream, &Wishes::default(), server).await
+    }
+
+    /// The same for one who says what they want of it.
+    pub(in crate::server) async fn access_for(
+        &self,
+        stream: &str,
+        wishes: &Wishes,
+        server: &Server,
+    ) -> Result<Access, Finding> {
         if self.principal.kind == Kind::Owner {
             return Ok(Access::default());
         }
@@ -87,8 +120,8 @@ impl Reader {
         let rows = rows.collect::<Result<Vec<RowKey>, Finding>>()?;
         let grant = Grant { rows, hidden: rule.hidden.clone(), ask_again: None };
         match &rule.authorizer {
-            None => Ok(Access { grant, changes: None }),
-            Some(name) => self.ask(name, stream, grant, server).await,
+            None => Ok(Access { grant, ..Access::default() }),
+            Some(name) => self.ask(name, (stream, wishes), grant, server).await,
         }
     }
 
@@ -96,15 +129,6 @@ impl Reader {
     pub(in crate::server) fn may_list(&self, stream: &str, config: &Config) -> bool {
         let principal = &self.principal;
         principal.kind == Kind::Owner || principal.may_read(stream, config.auth.rule(stream))
-    }
-
-    /// Whether they see every row and column of a stream, for those who read it in no other way.
-    pub(in crate::server) fn sees_all_of(&self, stream: &str, config: &Config) -> bool {
-        let is_limit = |rule: &Rule| {
-            !rule.rows.is_empty() || !rule.hidden.is_empty() || rule.authorizer.is_some()
-        };
-        self.principal.kind == Kind::Owner
-            || (self.may_list(stream, config) && !config.auth.rule(stream).is_some_and(is_limit))
     }
 
     /// Whether what they showed is no longer good.
@@ -133,7 +157,7 @@ impl Reader {
     async fn ask(
         &self,
         name: &str,
-        stream: &str,
+        (stream, wishes): (&str, &Wishes),
         mut grant: Grant,
         server: &Server,
     ) -> Result<Access, Finding> {
@@ -144,7 +168,7 @@ impl Reader {
         let subscriber = Subscriber {
             stream: stream.to_owned(),
             claims: serde_json::to_string(&*self.principal.claims).unwrap_or_default(),
-            params: "{}".to_owned(),
+            params: wishes.0.as_ref().to_owned(),
             remote: self.remote.clone(),
         };
         match authorizer.open(subscriber).await {
@@ -152,7 +176,7 @@ impl Reader {
                 grant.rows.extend(answer.rows);
                 grant.hidden.extend(answer.hidden);
                 grant.ask_again = answer.ask_again;
-                Ok(Access { grant, changes: Some(changes) })
+                Ok(Access { grant, wishes: wishes.clone(), changes: Some(changes) })
             }
             Err(Refusal::Refused(reason)) => Err(Finding::error("forbidden", stream, reason)),
             Err(Refusal::Undecided) => Err(undecided()),
@@ -234,6 +258,11 @@ impl Guardian {
         &self.reader
     }
 
+    /// Whether there is anything that may end.
+    pub(in crate::server) fn is_needed(&self) -> bool {
+        self.expires.is_some() || !self.leases.is_empty()
+    }
+
     /// Watches over one more stream.
     pub(in crate::server) fn watch(&mut self, stream: &str, access: Access) {
         if access.changes.is_some() {
@@ -278,9 +307,9 @@ impl Lease {
                 self.due().await;
                 // On a task of its own, so that it goes on whatever else the reader does.
                 let (server, reader) = (Arc::clone(server), reader.clone());
-                let stream = self.stream.clone();
-                self.asking =
-                    Some(tokio::spawn(async move { reader.access(&stream, &server).await }));
+                let (stream, wishes) = (self.stream.clone(), self.access.wishes.clone());
+                let asking = async move { reader.access_for(&stream, &wishes, &server).await };
+                self.asking = Some(tokio::spawn(asking));
             }
             let Some(asking) = &mut self.asking else { continue };
             let answer = asking.await;

@@ -222,15 +222,15 @@ impl Columns {
             self.slots[at].value = None;
         }
         let rows = Rows::of(json);
-        for row in [rows.record, rows.old_record] {
-            for (label, value) in Members::of(row) {
-                let Some(&at) = self.by_label.get(label) else { continue };
-                // It is a part of that JSON.
-                let start = value.as_ptr() as usize - json.as_ptr() as usize;
-                if self.slots[at].value.is_none() {
-                    self.slots[at].value = Some(start..start + value.len());
-                    self.present.push(at);
-                }
+        let about = rows.about.into_iter().filter(|(_, value)| !value.is_empty());
+        let rows = [rows.record, rows.old_record].into_iter().flat_map(Members::of);
+        for (label, value) in about.chain(rows) {
+            let Some(&at) = self.by_label.get(label) else { continue };
+            // It is a part of that JSON.
+            let start = value.as_ptr() as usize - json.as_ptr() as usize;
+            if self.slots[at].value.is_none() {
+                self.slots[at].value = Some(start..start + value.len());
+                self.present.push(at);
             }
         }
     }
@@ -299,6 +299,21 @@ mod tests {
         let moved = r#"{"record":{"country":"AU"},"old_record":{"country":"NZ"}}"#;
         assert_eq!(find(&mut index, moved), [0; 0]);
         assert_eq!(find(&mut index, r#"{"prefix":"p","content":{"country":"NZ"}}"#), [0; 0]);
+    }
+
+    #[test]
+    fn a_filter_can_be_about_a_table_and_about_no_column_of_that_name() {
+        let mut index = Index::default();
+        index.insert(&Filter::of_changes(Some("public"), Some("posts"), None), 1);
+        index.insert(&Filter::of_changes(None, Some("posts"), Some("delete")), 2);
+        index.insert(&Filter::of_changes(None, None, None), 3);
+        let data = |op: &str, table: &str, record: &str| {
+            format!(r#"{{"schema":"public","table":"{table}","op":"{op}","record":{record}}}"#)
+        };
+        assert_eq!(find(&mut index, &data("insert", "posts", "{}")), [1, 3]);
+        assert_eq!(find(&mut index, &data("delete", "posts", "null")), [1, 2, 3]);
+        let column = r#"{"table":"posts","schema":"public"}"#;
+        assert_eq!(find(&mut index, &data("insert", "users", column)), [3]);
     }
 
     #[test]

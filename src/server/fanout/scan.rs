@@ -1,6 +1,8 @@
 //! Finds the parts of an event in its JSON by skipping over everything else: nothing is copied,
 //! nothing is built. What is no JSON ends early.
 
+use crate::server::filter::{OP, SCHEMA, TABLE};
+
 /// The members of a JSON object in their order: each key with its quotes, and the value's bytes.
 pub(super) struct Members<'a> {
     rest: &'a [u8],
@@ -39,17 +41,22 @@ pub(super) struct Rows<'a> {
     pub(super) record: &'a [u8],
     /// As it was.
     pub(super) old_record: &'a [u8],
+    /// What was done, and where: the labels that filters know these by, and what stands there.
+    pub(super) about: [(&'static [u8], &'a [u8]); 3],
 }
 
 impl<'a> Rows<'a> {
     /// Of an event; none of it in one that is about no row.
     pub(super) fn of(event: &'a [u8]) -> Self {
-        let mut rows = Self::default();
+        let mut rows = Self { about: [(TABLE, b""), (SCHEMA, b""), (OP, b"")], ..Self::default() };
         let Some(data) = member(event, b"\"data\"") else { return rows };
         for (key, value) in Members::of(data) {
             match key {
                 b"\"record\"" => rows.record = value,
                 b"\"old_record\"" => rows.old_record = value,
+                b"\"table\"" => rows.about[0].1 = value,
+                b"\"schema\"" => rows.about[1].1 = value,
+                b"\"op\"" => rows.about[2].1 = value,
                 _ => {}
             }
         }

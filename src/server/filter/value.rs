@@ -21,12 +21,7 @@ impl Literal {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        let boolean = match text.as_str() {
-            "true" | "t" => Some(true),
-            "false" | "f" => Some(false),
-            _ => None,
-        };
-        Self { time: time(&text), boolean, text }
+        Self { time: time(&text), boolean: boolean(&text), text }
     }
 
     /// Everything that equal values of an event hash to, one for each kind of value.
@@ -42,6 +37,17 @@ impl Literal {
             each(&|hasher| hash_boolean(boolean, hasher));
         }
     }
+}
+
+/// As PostgreSQL reads a boolean (PostgreSQL docs, "Boolean Type").
+fn boolean(text: &str) -> Option<bool> {
+    let text = text.trim().to_ascii_lowercase();
+    let begins = |word: &str, least: usize| text.len() >= least && word.starts_with(&*text);
+    if begins("true", 1) || begins("yes", 1) || begins("on", 2) || text == "1" {
+        return Some(true);
+    }
+    let is_false = begins("false", 1) || begins("no", 1) || begins("off", 2) || text == "0";
+    is_false.then_some(false)
 }
 
 /// Compares a JSON value with a literal; `None` where that has no answer.
@@ -302,10 +308,14 @@ fn time_of_day(text: &str) -> Option<i128> {
     Some(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
 }
 
-/// `±HH[:MM]` in seconds.
+/// `±HH[[:]MM]` in seconds.
 fn offset(text: &str) -> Option<i64> {
     let sign = if text.starts_with('-') { -1 } else { 1 };
-    let (hours, minutes) = text[1..].split_once(':').unwrap_or((&text[1..], "00"));
+    let (hours, minutes) = match text[1..].split_once(':') {
+        Some(parts) => parts,
+        None if text.len() == 5 => text[1..].split_at_checked(2)?,
+        None => (&text[1..], "00"),
+    };
     if hours.len() != 2 || minutes.len() != 2 {
         return None;
     }

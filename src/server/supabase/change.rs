@@ -2,17 +2,16 @@
 //! generations. It is made once for all clients that read it.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::filter::Row;
 use super::types::Types;
 use super::{Values, text};
-use crate::model::{EventRecord, Offset};
+use crate::server::filter::Filter;
 
 /// What happened, in their words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +23,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// As events have it.
+    pub(super) fn op(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+        }
+    }
+
     /// `INSERT`, …
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -38,7 +47,6 @@ impl Kind {
 /// One change.
 #[derive(Debug)]
 pub(super) struct Change {
-    pub(super) offset: Offset,
     pub(super) kind: Kind,
     pub(super) schema: Box<str>,
     pub(super) table: Box<str>,
@@ -91,8 +99,7 @@ struct Data<'a> {
 impl Change {
     /// The change that an event tells of; `None` for those of which these clients know nothing
     /// (rows that were there before, logical messages, data that a plugin replaced).
-    pub(super) fn of(event: EventRecord, types: impl FnOnce(&str, &str) -> Types) -> Option<Self> {
-        let EventRecord { offset, json, .. } = event;
+    pub(super) fn of(json: Bytes, types: impl FnOnce(&str, &str) -> Types) -> Option<Self> {
         let Event { time, data } = serde_json::from_slice(&json).ok()?;
         let kind = match data.op {
             "insert" => Kind::Insert,
@@ -109,7 +116,6 @@ impl Change {
             record.0.extend(old.0.iter().filter(left).cloned());
         }
         Some(Self {
-            offset,
             kind,
             types: types(&data.schema, &data.table),
             time: time.into(),
@@ -122,6 +128,21 @@ impl Change {
             first: OnceLock::new(),
             second: OnceLock::new(),
         })
+    }
+
+    /// Whether a filter means it: its row, or the whole table, where that is emptied.
+    pub(super) fn fits(&self, filter: &Filter) -> bool {
+        self.kind == Kind::Truncate || filter.holds(|label| self.column(label))
+    }
+
+    /// A column's value by its name as it stands in JSON.
+    fn column(&self, label: &[u8]) -> Option<&[u8]> {
+        let is_meant = |field: &&Field| match label {
+            [b'"', name @ .., b'"'] if !name.contains(&b'\\') => *name == *field.name.as_bytes(),
+            label => *crate::server::filter::label(&field.name) == *label,
+        };
+        let field = self.row()?.0.iter().find(is_meant)?;
+        self.json.get(field.value.clone())
     }
 
     /// The payload of the first generation.
@@ -273,13 +294,6 @@ impl Change {
     }
 }
 
-impl Row for Change {
-    fn column(&self, name: &str) -> Option<(&str, Option<&str>)> {
-        let field = self.row()?.0.iter().find(|field| &*field.name == name)?;
-        Some((self.value(field), self.types.known(name)))
-    }
-}
-
 impl Fields {
     /// Reads an object that lies within `whole`; `None` for what is none.
     fn read(object: &str, whole: &Bytes) -> Option<Self> {
@@ -345,6 +359,3 @@ fn cut(time: &str, places: usize) -> String {
         places => format!("{whole}.{:0<places$.places$}Z", fraction),
     }
 }
-
-/// Changes of a run of events, in order.
-pub(super) type Changes = Arc<[Change]>;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Values;
-use super::change::{Change, Kind};
+use super::change::Change;
 use super::frame::{self, Reference, Version};
 use super::join::Binding;
+use super::reading::Reading;
 use super::rooms::Seat;
 use crate::server::Server;
 use crate::server::feed::Feed;
@@ -20,8 +21,7 @@ pub(super) struct Channel {
     pub(super) bindings: Vec<Binding>,
     /// Of the first generation, which is sent changes in other words.
     pub(super) first: bool,
-    /// One for each stream that it reads; none where it has no bindings.
-    pub(super) feeds: Vec<Feed>,
+    pub(super) reading: Reading,
     /// In the second generation.
     pub(super) seat: Option<Seat>,
     pub(super) acknowledge: bool,
@@ -33,11 +33,7 @@ pub(super) struct Channel {
 impl Channel {
     /// The frames that a change is for this channel, in order; none if it is not meant.
     pub(super) fn frames(&self, version: Version, values: Values, change: &Change) -> Vec<String> {
-        let meant = |binding: &&Binding| {
-            binding.covers(change.kind, &change.schema, &change.table)
-                && (change.kind == Kind::Truncate || binding.filter.matches(change))
-        };
-        let mut meant = self.bindings.iter().filter(meant).peekable();
+        let mut meant = self.bindings.iter().filter(|binding| binding.means(change)).peekable();
         if meant.peek().is_none() {
             return Vec::new();
         }
@@ -67,7 +63,7 @@ impl Channel {
     /// Where it has come to in each stream, for `walmill: {resume: …}` of a later join.
     pub(super) fn place(&self, server: &Server) -> Value {
         let place = |feed: &Feed| format!("{}={}", feed.name(), server.cursor(feed.after()));
-        let places = self.feeds.iter().map(place).collect::<Vec<String>>().join(",");
+        let places = self.reading.feeds.iter().map(place).collect::<Vec<String>>().join(",");
         self.system("walmill", "ok", ("the place of this channel", Some(places)))
     }
 
@@ -104,8 +100,9 @@ impl Channel {
         json!({ "postgres_changes": bindings.collect::<Vec<Value>>() })
     }
 
-    /// What is said of the bindings behind the answer: that they are live, or why not.
-    pub(super) fn verdicts(&self) -> Vec<Value> {
+    /// What is said of the bindings behind the answer: that they are live, or why not; `why` is
+    /// why they get less than they asked for.
+    pub(super) fn verdicts(&self, why: Option<String>) -> Vec<Value> {
         if self.first || self.bindings.is_empty() {
             return Vec::new();
         }
@@ -113,6 +110,7 @@ impl Channel {
         let system =
             |status, message: &str| self.system("postgres_changes", status, (message, None));
         let broken: Vec<Value> = broken
+            .chain(&why)
             .map(|why| system("error", &format!("Unable to subscribe to changes: {why}")))
             .collect();
         match broken.is_empty() {

@@ -1,101 +1,137 @@
 //! `column=op.value`: which rows a client wants to hear of, in PostgREST's words. Several
-//! conditions, with commas between them, must all hold.
+//! conditions, with commas between them, must all hold; of those in `or=(…)` one.
 
-use std::cmp::Ordering;
+use crate::server::filter::{Comparison, Condition, Filter, Is, Like, Literal, Pattern, Test};
 
-use regex::{Regex, RegexBuilder};
-
-use super::value::{Sort, compare, plain};
-
+/// Bytes of a filter's text.
+const LONGEST: usize = 16 << 10;
 /// Values that `in` may list.
 const MOST_VALUES: usize = 100;
 /// Conditions in one filter.
-const MOST_CONDITIONS: usize = 20;
+const MOST_CONDITIONS: usize = 50;
+/// Ways in which a filter may hold, when every `or` in it is written out.
+const MOST_GROUPS: usize = 64;
+/// `or` and `and` inside each other.
+const DEEPEST: usize = 8;
 
-/// Bytes that a compiled regular expression may take.
-const LARGEST_REGEX: usize = 64 << 10;
-
-/// All of these must hold; with none of them every row is meant.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Filter(Vec<Condition>);
-
-#[derive(Debug, Clone)]
-struct Condition {
-    column: String,
-    negated: bool,
-    test: Test,
+/// Reads a filter of the second generation. Blank is every row.
+pub(super) fn read(text: &str) -> Result<Filter, String> {
+    if text.trim().is_empty() {
+        return Ok(everything());
+    }
+    if text.len() > LONGEST {
+        return Err(format!("a filter has {LONGEST} bytes at most"));
+    }
+    let parts = split(text)?.into_iter().map(|part| Node::read(part.trim(), 0));
+    let all = Node::All(parts.collect::<Result<_, _>>()?);
+    match all.conditions() {
+        0..=MOST_CONDITIONS => all.groups(false).map(Filter::of_groups),
+        many => Err(format!("{many} conditions are more than {MOST_CONDITIONS}")),
+    }
 }
 
-#[derive(Debug, Clone)]
-enum Test {
-    Eq(String),
-    Neq(String),
-    Lt(String),
-    Lte(String),
-    Gt(String),
-    Gte(String),
-    In(Vec<String>),
-    Like(Pattern),
-    Match(Regex),
-    Is(Is),
-    Distinct(String),
-}
-
-/// A pattern of LIKE; `insensitive` for ILIKE.
-#[derive(Debug, Clone)]
-struct Pattern {
-    text: String,
-    insensitive: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Is {
-    Null,
-    True,
-    False,
-    Unknown,
-}
-
-/// A row as a filter looks at it.
-pub(super) trait Row {
-    /// A column's value as JSON, and the name of its type where that is known; `None` where the
-    /// row does not have the column.
-    fn column(&self, name: &str) -> Option<(&str, Option<&str>)>;
-}
-
-impl Filter {
-    /// Reads a filter of the second generation. Blank is none.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
-        if text.trim().is_empty() {
-            return Ok(Self::default());
+/// `COL=eq.VAL` of a topic of the first generation, where the value is all the rest, commas and
+/// all.
+pub(super) fn read_topic(text: &str) -> Result<Filter, String> {
+    match text.split_once("=eq.") {
+        Some((column, value)) if !column.is_empty() => {
+            let test = Test::Compare(Comparison::Equal, Literal::new(value));
+            Ok(Filter::of_groups([vec![Condition::new(column, test)]]))
         }
-        let conditions: Vec<Condition> =
-            split(text)?.into_iter().map(Condition::read).collect::<Result<_, _>>()?;
-        match conditions.len() {
-            0..=MOST_CONDITIONS => Ok(Self(conditions)),
-            many => Err(format!("{many} conditions are more than {MOST_CONDITIONS}")),
+        _ => read(text),
+    }
+}
+
+/// Every row.
+pub(super) fn everything() -> Filter {
+    Filter::of_groups([Vec::new()])
+}
+
+/// A part of a filter.
+enum Node {
+    Is(Condition),
+    Not(Box<Node>),
+    All(Vec<Node>),
+    Any(Vec<Node>),
+}
+
+impl Node {
+    /// `column=op.value`, `or=(…)`, and inside of parentheses `column.op.value`, `or(…)`.
+    fn read(text: &str, depth: usize) -> Result<Self, String> {
+        let (negated, rest) = match text.strip_prefix("not.") {
+            Some(rest) if logic(rest, depth).is_some() => (true, rest),
+            _ => (false, text),
+        };
+        let node = match logic(rest, depth) {
+            Some((word, inner)) => Self::read_list(word, inner, depth + 1)?,
+            None => Self::Is(condition(text, if depth == 0 { '=' } else { '.' })?),
+        };
+        Ok(if negated { Self::Not(Box::new(node)) } else { node })
+    }
+
+    fn read_list(word: &str, inner: &str, depth: usize) -> Result<Self, String> {
+        if depth > DEEPEST {
+            return Err(format!("`or` and `and` may be {DEEPEST} deep at most"));
+        }
+        let inner = inner.strip_suffix(')').ok_or_else(|| format!("`{word}(` has no end"))?;
+        let parts = split(inner)?.into_iter().map(|part| Self::read(part.trim(), depth));
+        let parts = parts.collect::<Result<_, _>>()?;
+        Ok(if word == "or" { Self::Any(parts) } else { Self::All(parts) })
+    }
+
+    fn conditions(&self) -> usize {
+        match self {
+            Self::Is(_) => 1,
+            Self::Not(node) => node.conditions(),
+            Self::All(nodes) | Self::Any(nodes) => nodes.iter().map(Self::conditions).sum(),
         }
     }
 
-    /// `COL=eq.VAL` of a topic of the first generation, where the value is all the rest, commas
-    /// and all.
-    pub(super) fn read_topic(text: &str) -> Result<Self, String> {
-        match text.split_once("=eq.") {
-            Some((column, value)) if !column.is_empty() => {
-                let test = Test::Eq(value.into());
-                Ok(Self(vec![Condition { column: column.into(), negated: false, test }]))
+    /// The ways in which it holds, or its opposite does: in each of them all conditions hold.
+    fn groups(&self, negated: bool) -> Result<Vec<Vec<Condition>>, String> {
+        match self {
+            Self::Is(condition) if negated => Ok(vec![vec![condition.clone().not()]]),
+            Self::Is(condition) => Ok(vec![vec![condition.clone()]]),
+            Self::Not(node) => node.groups(!negated),
+            Self::All(nodes) if !negated => product(nodes, negated),
+            Self::Any(nodes) if negated => product(nodes, negated),
+            Self::All(nodes) | Self::Any(nodes) => {
+                let each = nodes.iter().map(|node| node.groups(negated));
+                bounded(each.collect::<Result<Vec<_>, _>>()?.concat())
             }
-            _ => Self::read(text),
         }
-    }
-
-    /// Whether the row is meant.
-    pub(super) fn matches(&self, row: &impl Row) -> bool {
-        self.0.iter().all(|condition| condition.holds(row))
     }
 }
 
-/// The conditions, cut at commas outside of parentheses and quotes.
+/// Each way of one with each way of the others.
+fn product(nodes: &[Node], negated: bool) -> Result<Vec<Vec<Condition>>, String> {
+    nodes.iter().try_fold(vec![Vec::new()], |ways, node| {
+        let more = node.groups(negated)?;
+        let both = |way: &Vec<Condition>| {
+            let way = way.clone();
+            more.iter().map(move |more| [way.clone(), more.clone()].concat())
+        };
+        bounded(ways.iter().flat_map(both).collect())
+    })
+}
+
+fn bounded(ways: Vec<Vec<Condition>>) -> Result<Vec<Vec<Condition>>, String> {
+    match ways.len() {
+        0..=MOST_GROUPS => Ok(ways),
+        many => Err(format!("this can hold in {many} ways, which is more than {MOST_GROUPS}")),
+    }
+}
+
+/// The `or` or `and` at the beginning, and what stands behind its parenthesis.
+fn logic(text: &str, depth: usize) -> Option<(&str, &str)> {
+    ["or", "and"].into_iter().find_map(|word| {
+        let rest = text.strip_prefix(word)?;
+        let rest = if depth == 0 { rest.strip_prefix('=')? } else { rest };
+        Some((word, rest.strip_prefix('(')?))
+    })
+}
+
+/// The parts between commas outside of parentheses and quotes.
 fn split(text: &str) -> Result<Vec<&str>, String> {
     let (mut parts, mut start, mut depth, mut quoted, mut escaped) =
         (Vec::new(), 0, 0, false, false);
@@ -120,153 +156,83 @@ fn split(text: &str) -> Result<Vec<&str>, String> {
     Ok(parts)
 }
 
-impl Condition {
-    fn read(text: &str) -> Result<Self, String> {
-        let form = || format!("`{text}` is not of the form column=operator.value");
-        let (column, test) = text.trim().split_once('=').ok_or_else(form)?;
-        let (negated, test) = match test.strip_prefix("not.") {
-            Some(test) => (true, test),
-            None => (false, test),
-        };
-        let (operator, value) = test.split_once('.').ok_or_else(form)?;
-        if column.is_empty() {
-            return Err(form());
+/// A column, and what is asked of it behind the separator.
+fn condition(text: &str, separator: char) -> Result<Condition, String> {
+    let form = || format!("`{text}` is not of the form column{separator}operator.value");
+    let (column, test) = match text.strip_prefix('"').and_then(quoted) {
+        Some((column, rest)) => (column, rest.strip_prefix(separator).ok_or_else(form)?),
+        None => {
+            let (column, test) = text.split_once(separator).ok_or_else(form)?;
+            (column.to_owned(), test)
         }
-        Ok(Self { column: column.into(), negated, test: Test::read(operator, value)? })
+    };
+    let (negated, test) = match test.strip_prefix("not.") {
+        Some(test) => (true, test),
+        None => (false, test),
+    };
+    let (operator, value) = test.split_once('.').ok_or_else(form)?;
+    if column.is_empty() {
+        return Err(form());
     }
-
-    /// NULL passes no test but `is` and `isdistinct`, and neither does a column that is not there.
-    fn holds(&self, row: &impl Row) -> bool {
-        let Some((json, type_name)) = row.column(&self.column) else { return false };
-        let known = json != "null";
-        let asks_for_null = matches!(self.test, Test::Is(_) | Test::Distinct(_));
-        (known || asks_for_null) && self.test.holds(json, type_name) != self.negated
-    }
+    let condition = Condition::new(&column, read_test(operator, value)?);
+    Ok(if negated { condition.not() } else { condition })
 }
 
-impl Test {
-    fn read(operator: &str, value: &str) -> Result<Self, String> {
-        let one = || unquoted(value);
-        Ok(match operator {
-            "eq" => Self::Eq(one()),
-            "neq" => Self::Neq(one()),
-            "lt" => Self::Lt(one()),
-            "lte" => Self::Lte(one()),
-            "gt" => Self::Gt(one()),
-            "gte" => Self::Gte(one()),
-            "in" => Self::In(list(value)?),
-            "like" => Self::Like(Pattern { text: one(), insensitive: false }),
-            "ilike" => Self::Like(Pattern { text: one(), insensitive: true }),
-            "match" => Self::Match(regex(&one(), false)?),
-            "imatch" => Self::Match(regex(&one(), true)?),
-            "is" => Self::Is(match value.to_ascii_lowercase().as_str() {
-                "null" => Is::Null,
-                "true" => Is::True,
-                "false" => Is::False,
-                "unknown" => Is::Unknown,
-                other => {
-                    return Err(format!("`is` takes null, true, false or unknown, not `{other}`"));
-                }
-            }),
-            "isdistinct" => Self::Distinct(one()),
-            other => return Err(format!("`{other}` is not an operator")),
-        })
-    }
-
-    fn holds(&self, json: &str, type_name: Option<&str>) -> bool {
-        let order = |literal: &str| compare(Sort::of(type_name, json), json, literal);
-        match self {
-            Self::Eq(literal) => order(literal) == Some(Ordering::Equal),
-            Self::Neq(literal) => order(literal).is_some_and(Ordering::is_ne),
-            Self::Lt(literal) => order(literal).is_some_and(Ordering::is_lt),
-            Self::Lte(literal) => order(literal).is_some_and(Ordering::is_le),
-            Self::Gt(literal) => order(literal).is_some_and(Ordering::is_gt),
-            Self::Gte(literal) => order(literal).is_some_and(Ordering::is_ge),
-            Self::In(list) => list.iter().any(|literal| order(literal) == Some(Ordering::Equal)),
-            Self::Like(pattern) => pattern.matches(&plain(json)),
-            Self::Match(regex) => regex.is_match(&plain(json)),
-            Self::Is(Is::Null | Is::Unknown) => json == "null",
-            Self::Is(Is::True) => json == "true",
-            Self::Is(Is::False) => json == "false",
-            Self::Distinct(literal) => json == "null" || order(literal) != Some(Ordering::Equal),
-        }
-    }
-}
-
-impl Pattern {
-    /// As LIKE has it: `%` for any run of characters, `_` for one, `\` before what stands for
-    /// itself. One point to go back to, so it is never worse than the product of the lengths.
-    fn matches(&self, value: &str) -> bool {
-        let fold = |text: &str| match self.insensitive {
-            true => text.to_lowercase(),
-            false => text.to_owned(),
-        };
-        let (pattern, value) = (fold(&self.text), fold(value));
-        let (pattern, value) =
-            (pattern.chars().collect::<Vec<_>>(), value.chars().collect::<Vec<_>>());
-        let (mut p, mut v) = (0, 0);
-        let mut back: Option<(usize, usize)> = None;
-        while v < value.len() {
-            let step = match pattern.get(p) {
-                Some('%') => {
-                    back = Some((p + 1, v));
-                    p += 1;
-                    continue;
-                }
-                Some('_') => Some(1),
-                Some('\\') if pattern.get(p + 1) == Some(&value[v]) => Some(2),
-                Some(c) if *c == value[v] && *c != '\\' => Some(1),
-                _ => None,
-            };
-            match (step, back) {
-                (Some(step), _) => (p, v) = (p + step, v + 1),
-                (None, Some((star, taken))) => {
-                    back = Some((star, taken + 1));
-                    (p, v) = (star, taken + 1);
-                }
-                (None, None) => return false,
+fn read_test(operator: &str, value: &str) -> Result<Test, String> {
+    let one = || unquoted(value);
+    let compared = |comparison| Test::Compare(comparison, Literal::new(one()));
+    Ok(match operator {
+        "eq" => compared(Comparison::Equal),
+        "neq" => compared(Comparison::Unequal),
+        "lt" => compared(Comparison::Less),
+        "lte" => compared(Comparison::LessOrEqual),
+        "gt" => compared(Comparison::Greater),
+        "gte" => compared(Comparison::GreaterOrEqual),
+        "in" => Test::In(list(value)?),
+        "like" => Test::Like(Like::new(&one())),
+        "ilike" => Test::Like(Like::insensitive(&one())),
+        "match" => Test::Match(Pattern::new(&one(), false)?),
+        "imatch" => Test::Match(Pattern::new(&one(), true)?),
+        "isdistinct" => Test::Distinct(Literal::new(one())),
+        "is" => Test::Is(match &*value.to_ascii_lowercase() {
+            "null" | "unknown" => Is::Null,
+            "true" => Is::True,
+            "false" => Is::False,
+            other => {
+                return Err(format!("`is` takes null, true, false or unknown, not `{other}`"));
             }
-        }
-        pattern[p..].iter().all(|c| *c == '%')
-    }
-}
-
-/// A regular expression that takes no more than linear time, of bounded size.
-fn regex(text: &str, insensitive: bool) -> Result<Regex, String> {
-    let built = RegexBuilder::new(text)
-        .case_insensitive(insensitive)
-        .size_limit(LARGEST_REGEX)
-        .dfa_size_limit(LARGEST_REGEX)
-        .build();
-    built.map_err(|error| format!("`{text}` is no regular expression: {error}"))
+        }),
+        other => return Err(format!("`{other}` is not an operator")),
+    })
 }
 
 /// A value without the quotes around it.
 fn unquoted(value: &str) -> String {
-    let inner = value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"'));
-    inner.map_or_else(|| value.to_owned(), unescaped)
+    let inner = value.strip_prefix('"').and_then(quoted);
+    inner.filter(|(_, rest)| rest.is_empty()).map_or_else(|| value.to_owned(), |(text, _)| text)
 }
 
-fn unescaped(text: &str) -> String {
-    let (mut out, mut escaped) = (String::with_capacity(text.len()), false);
-    for c in text.chars() {
-        if c == '\\' && !escaped {
-            escaped = true;
-        } else {
-            out.push(c);
-            escaped = false;
+/// What stands before the quote that ends it, and what behind that.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let (mut out, mut letters) = (String::with_capacity(text.len()), text.char_indices());
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return Some((out, &text[at + 1..])),
+            '\\' => out.extend(letters.next().map(|(_, letter)| letter)),
+            letter => out.push(letter),
         }
     }
-    out
+    None
 }
 
 /// `(a,b,"c,d")`, also with the braces of an array.
-fn list(value: &str) -> Result<Vec<String>, String> {
+fn list(value: &str) -> Result<Vec<Literal>, String> {
     let parens = value.strip_prefix('(').and_then(|inner| inner.strip_suffix(')'));
     let braces = || value.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
     let inner =
         parens.or_else(braces).ok_or_else(|| format!("`in` takes (a,b,…), not `{value}`"))?;
-    let values: Vec<String> = split(inner)?.into_iter().map(|v| unquoted(v.trim())).collect();
+    let values: Vec<_> =
+        split(inner)?.into_iter().map(|v| Literal::new(unquoted(v.trim()))).collect();
     match values.len() {
         0..=MOST_VALUES => Ok(values),
         many => Err(format!("`in` takes {MOST_VALUES} values at most, not {many}")),
@@ -277,20 +243,19 @@ fn list(value: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    /// `id` 5, `name` "Ann, \"A\"", `done` true, `due` null, `note` of no known type.
-    struct Todo;
-
-    impl Row for Todo {
-        fn column(&self, name: &str) -> Option<(&str, Option<&str>)> {
-            Some(match name {
-                "id" => ("5", Some("int8")),
-                "name" => (r#""Ann, \"A\"""#, Some("text")),
-                "done" => ("true", Some("bool")),
-                "due" => ("null", Some("date")),
-                "note" => (r#""10% off_""#, None),
-                _ => return None,
-            })
-        }
+    /// `id` 5, `name` "Ann, \"A\"", `done` true, `due` null, `at` a moment, `note` a text.
+    fn todo(label: &[u8]) -> Option<&'static [u8]> {
+        let value = match label {
+            b"\"id\"" => "5",
+            b"\"name\"" => r#""Ann, \"A\"""#,
+            b"\"done\"" => "true",
+            b"\"due\"" => "null",
+            b"\"at\"" => "\"2026-02-01T10:00:00Z\"",
+            b"\"note\"" => r#""10% off_""#,
+            b"\"a.b\"" => "1",
+            _ => return None,
+        };
+        Some(value.as_bytes())
     }
 
     #[test]
@@ -321,6 +286,9 @@ mod tests {
             ("name=imatch.^a", true),
             ("done=is.true", true),
             ("done=eq.t", true),
+            ("done=eq.yes", true),
+            ("at=eq.2026-02-01 12:00:00+02", true),
+            ("at=eq.2026-02-01T15:30:00+0530", true),
             ("due=is.null", true),
             ("due=not.is.null", false),
             ("due=neq.2026-01-01", false),
@@ -332,14 +300,42 @@ mod tests {
             ("absent=eq.1", false),
             ("absent=not.eq.1", false),
             ("id=eq.five", false),
+            (r#""a.b"=eq.1"#, true),
         ] {
-            let read = Filter::read(filter).unwrap();
-            assert_eq!(read.matches(&Todo), expected, "{filter}");
+            assert_eq!(read(filter).unwrap().holds(todo), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn one_of_those_in_or_has_to_hold() {
+        for (filter, expected) in [
+            ("or=(id.eq.1,done.is.true)", true),
+            ("or=(id.eq.1,done.is.false)", false),
+            ("or=(id.eq.1, id.in.(4,5))", true),
+            ("or=(id.eq.1,and(id.gt.4,done.is.true))", true),
+            ("or=(id.eq.1,and(id.gt.5,done.is.true))", false),
+            ("done=is.true,or=(id.eq.1,id.eq.5)", true),
+            ("done=is.false,or=(id.eq.1,id.eq.5)", false),
+            ("or=(id.eq.1,id.eq.5),or=(done.is.true,due.is.null)", true),
+            ("not.or=(id.eq.1,id.eq.2)", true),
+            ("not.or=(id.eq.1,id.eq.5)", false),
+            ("not.and=(id.eq.5,done.is.false)", true),
+            ("or=(id.eq.1,not.and(id.eq.5,done.is.true))", false),
+            // NULL is no answer, and so is its opposite.
+            ("not.or=(id.eq.1,due.eq.2026-01-01)", false),
+            (r#"or=("a.b".eq.1,id.eq.1)"#, true),
+            (r#"or=(name.eq."Ann, \"A\"",id.eq.1)"#, true),
+            ("or=(id.not.eq.5,name.like.Ann*)", false),
+            ("and=(id.eq.5,done.is.true)", true),
+        ] {
+            assert_eq!(read(filter).unwrap().holds(todo), expected, "{filter}");
         }
     }
 
     #[test]
     fn what_is_no_filter_is_said() {
+        let deep = format!("or={}id.eq.1{}", "(or".repeat(2000), ")".repeat(2000));
+        let wide = ["or=(a.eq.1,b.eq.2)"; 7].join(",");
         for (filter, part) in [
             ("id", "column=operator.value"),
             ("=eq.1", "column=operator.value"),
@@ -350,18 +346,24 @@ mod tests {
             ("name=eq.\"a", "open quote"),
             ("name=match.(a", "no regular expression"),
             (r"name=match.(\w{100}){100}", "no regular expression"),
+            ("or=(id=eq.5,id.eq.6)", "column.operator.value"),
+            ("or=(id.eq.5", "has no end"),
+            ("or=()", "column.operator.value"),
+            (&deep, "deep at most"),
+            (&wide, "ways"),
         ] {
-            let error = Filter::read(filter).unwrap_err();
+            let error = read(filter).unwrap_err();
             assert!(error.contains(part), "{filter}: {error}");
         }
         let many = format!("id=in.({})", vec!["1"; 101].join(","));
-        assert!(Filter::read(&many).unwrap_err().contains("100 values"));
+        assert!(read(&many).unwrap_err().contains("100 values"));
+        let long = format!("id=eq.{}", "1".repeat(LONGEST));
+        assert!(read(&long).unwrap_err().contains("bytes at most"));
     }
 
     #[test]
     fn a_topic_s_value_is_all_that_follows() {
-        let filter = Filter::read_topic("name=eq.Ann, \"A\"").unwrap();
-        assert!(filter.matches(&Todo));
-        assert!(Filter::read_topic("id=gt.4").unwrap().matches(&Todo));
+        assert!(read_topic("name=eq.Ann, \"A\"").unwrap().holds(todo));
+        assert!(read_topic("id=gt.4").unwrap().holds(todo));
     }
 }

@@ -4,11 +4,14 @@
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::change::Kind;
-use super::filter::Filter;
+use super::change::{Change, Kind};
+use super::filter;
+use crate::server::filter::Filter;
 
 /// Bindings of one channel.
 const MOST_BINDINGS: usize = 100;
+/// Ways in which the filters of one channel may hold, all together.
+const MOST_GROUPS: usize = 500;
 
 /// A join.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub(super) struct Join {
     pub(super) wants: Wants,
     /// `walmill: {resume: cursor}`: go on behind this place.
     pub(super) resume: Option<String>,
+    /// For whom the channel is, where that is somebody else than the connection.
+    pub(super) token: Option<String>,
 }
 
 /// What the channel is for.
@@ -25,6 +30,15 @@ pub(super) enum Wants {
     Topic(Vec<Binding>),
     /// Second generation: the config says it.
     Config(Config),
+}
+
+impl Wants {
+    pub(super) fn bindings(&self) -> &[Binding] {
+        match self {
+            Self::Topic(bindings) => bindings,
+            Self::Config(config) => &config.bindings,
+        }
+    }
 }
 
 /// The config of the second generation. `postgres_changes_options` (whether the answer should wait
@@ -58,8 +72,19 @@ pub(super) struct Binding {
 }
 
 impl Binding {
+    /// Whether a change is meant.
+    pub(super) fn means(&self, change: &Change) -> bool {
+        self.covers(change.kind, &change.schema, &change.table) && change.fits(&self.filter)
+    }
+
+    /// The same as a filter for whoever looks for readers: first what narrows most.
+    pub(super) fn wanted(&self) -> Filter {
+        let op = self.kind.map(Kind::op);
+        self.filter.and(&Filter::of_changes(self.schema.as_deref(), self.table.as_deref(), op))
+    }
+
     /// Whether a change is meant, its filter aside.
-    pub(super) fn covers(&self, kind: Kind, schema: &str, table: &str) -> bool {
+    fn covers(&self, kind: Kind, schema: &str, table: &str) -> bool {
         self.broken.is_none()
             && self.kind.is_none_or(|own| own == kind)
             && self.schema.as_deref().is_none_or(|own| own == schema)
@@ -71,7 +96,7 @@ impl Binding {
         asked.retain(|_, value| !value.is_null());
         let text = |name: &str| asked.get(name).and_then(Value::as_str);
         let some = |name: &str| text(name).filter(|t| !matches!(*t, "" | "*")).map(str::to_owned);
-        let (kind, filter) = (read_kind(text("event")), Filter::read(text("filter").unwrap_or("")));
+        let (kind, filter) = (read_kind(text("event")), filter::read(text("filter").unwrap_or("")));
         let select = asked.get("select").and_then(Value::as_array).map(|names| {
             names.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<String>>()
         });
@@ -80,7 +105,8 @@ impl Binding {
         // Bindings that ask for the same have the same number.
         let id = xxh3_64(Value::Object(asked.clone()).to_string().as_bytes()) & 0x7FFF_FFFF;
         let broken = kind.as_ref().err().or(filter.as_ref().err()).cloned();
-        let (kind, filter) = (kind.unwrap_or_default(), filter.unwrap_or_default());
+        let (kind, filter) =
+            (kind.unwrap_or_default(), filter.unwrap_or_else(|_| filter::everything()));
         Self { id, asked, kind, schema, table, filter, select, broken }
     }
 
@@ -89,7 +115,8 @@ impl Binding {
         let mut parts = topic.splitn(3, ':');
         let part = |part: Option<&str>| part.filter(|p| !matches!(*p, "" | "*")).map(str::to_owned);
         let (schema, table) = (part(parts.next()), part(parts.next()));
-        let filter = parts.next().map(Filter::read_topic).transpose()?.unwrap_or_default();
+        let filter = parts.next().map(filter::read_topic).transpose()?;
+        let filter = filter.unwrap_or_else(filter::everything);
         let (id, asked, kind, select, broken) = (0, Map::new(), None, None, None);
         Ok(Self { id, asked, kind, schema, table, filter, select, broken })
     }
@@ -109,7 +136,8 @@ fn read_kind(event: Option<&str>) -> Result<Option<Kind>, String> {
 impl Join {
     /// Reads the payload of a join to `realtime:NAME`.
     pub(super) fn read(name: &str, payload: &str) -> Result<Self, String> {
-        let payload: Value = serde_json::from_str(payload).unwrap_or(Value::Null);
+        let payload: Value = serde_json::from_str(payload)
+            .map_err(|error| format!("the payload cannot be read: {error}"))?;
         let config = payload.get("config").filter(|config| config.is_object());
         let walmill = payload.get("walmill").or_else(|| config?.get("walmill"));
         let resume = walmill.and_then(|walmill| walmill.get("resume")?.as_str().map(str::to_owned));
@@ -117,7 +145,7 @@ impl Join {
             None => Wants::Topic(vec![Binding::of_topic(name)?]),
             Some(config) => Wants::Config(Config::read(config)?),
         };
-        Ok(Self { wants, resume })
+        Ok(Self { wants, resume, token: token(&payload) })
     }
 }
 
@@ -130,6 +158,10 @@ impl Config {
         if bindings.len() > MOST_BINDINGS {
             return Err(format!("a channel has {MOST_BINDINGS} bindings at most"));
         }
+        if bindings.iter().map(|binding| binding.filter.groups().len()).sum::<usize>() > MOST_GROUPS
+        {
+            return Err(format!("the filters of a channel can hold in {MOST_GROUPS} ways at most"));
+        }
         let key = at(&["presence", "key"]).and_then(Value::as_str).filter(|key| !key.is_empty());
         Ok(Self {
             bindings,
@@ -141,6 +173,14 @@ impl Config {
             private: flag(at(&["private"])) == Some(true),
         })
     }
+}
+
+/// The token in a payload. The first generation called it otherwise at first.
+pub(super) fn token(payload: &Value) -> Option<String> {
+    let given = payload.get("access_token").or_else(|| payload.get("user_token"))?.as_str()?;
+    // Copied by hand, it may have lines.
+    let token: String = given.chars().filter(|letter| !letter.is_whitespace()).collect();
+    (!token.is_empty()).then_some(token)
 }
 
 fn flag(value: Option<&Value>) -> Option<bool> {

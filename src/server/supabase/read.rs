@@ -1,37 +1,40 @@
-//! Runs of events as changes, made once for all who read them at about the same time.
+//! Events as changes, made once for all who read them at about the same time.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::change::{Change, Changes};
+use bytes::Bytes;
+
+use super::change::Change;
 use super::types::{Table, Types};
-use crate::model::Offset;
-use crate::model::event::Events;
 use crate::store::Store;
 
-/// Runs kept.
-const MOST_RUNS: usize = 64;
-/// Bytes of the events in them.
+/// Events kept.
+const MOST_EVENTS: usize = 1024;
+/// Bytes of their texts.
 const MOST_BYTES: usize = 8 << 20;
 /// Tables' definitions are read anew at most so often.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The runs that were read last, and what is known of tables.
+/// The events that were read last, and what is known of tables.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    recent: Mutex<VecDeque<Arc<Slot>>>,
+    recent: Mutex<Recent>,
     tables: Mutex<Tables>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    stream: Box<str>,
-    first: Offset,
-    last: Offset,
-    size: usize,
-    changes: OnceLock<Changes>,
+/// Changes by where the event's text lies. As long as it is here nothing else can lie there, and
+/// whoever sees the event in the same way has the very same text.
+#[derive(Debug, Default)]
+struct Recent {
+    by_place: HashMap<usize, (Bytes, Found)>,
+    order: VecDeque<usize>,
+    bytes: usize,
 }
+
+/// What an event is; `None` for what is no change of a table.
+pub(super) type Found = Option<Arc<Change>>;
 
 #[derive(Debug, Default)]
 struct Tables {
@@ -40,40 +43,26 @@ struct Tables {
 }
 
 impl Cache {
-    /// The changes in a run of a stream.
-    pub(super) fn changes(&self, store: &Store, stream: &str, events: &Events) -> Changes {
-        let slot = self.slot(stream, events);
-        // Outside the lock, so that only those who need this very run wait for it.
-        Arc::clone(slot.changes.get_or_init(|| {
-            let read = |event| Change::of(event, |schema, table| self.types(store, schema, table));
-            events.after(Offset::START).filter_map(read).collect()
-        }))
-    }
-
-    fn slot(&self, stream: &str, events: &Events) -> Arc<Slot> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |slot: &&Arc<Slot>| {
-            (slot.first, slot.last) == (events.first, events.last) && *slot.stream == *stream
+    /// The change that each of these events is.
+    pub(super) fn changes(&self, store: &Store, texts: &[Bytes]) -> Vec<Found> {
+        let known: Vec<Option<Found>> = {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            texts.iter().map(|text| recent.get(text)).collect()
         };
-        if let Some(slot) = recent.iter().find(wanted) {
-            return Arc::clone(slot);
+        let mut made = Vec::new();
+        let mut make = |text: &Bytes| {
+            let types = |schema: &str, table: &str| self.types(store, schema, table);
+            let change = Change::of(text.clone(), types).map(Arc::new);
+            made.push((text.clone(), change.clone()));
+            change
+        };
+        let changes = texts.iter().zip(known);
+        let changes = changes.map(|(text, known)| known.unwrap_or_else(|| make(text))).collect();
+        if !made.is_empty() {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            made.into_iter().for_each(|(text, change)| recent.keep(text, change));
         }
-        let slot = Arc::new(Slot {
-            stream: stream.into(),
-            first: events.first,
-            last: events.last,
-            size: events.bytes.len(),
-            changes: OnceLock::new(),
-        });
-        recent.push_front(Arc::clone(&slot));
-        let mut bytes = 0;
-        let fits = recent.iter().take(MOST_RUNS).take_while(|slot| {
-            bytes += slot.size;
-            bytes <= MOST_BYTES
-        });
-        let keep = fits.count().max(1);
-        recent.truncate(keep);
-        slot
+        changes
     }
 
     /// What is known of a table's columns. The journal's last definitions are looked at again from
@@ -94,4 +83,29 @@ impl Cache {
         let name = (schema.to_owned(), table.to_owned());
         tables.known.get(&name).cloned().map(Types::from).unwrap_or_default()
     }
+}
+
+impl Recent {
+    fn get(&self, text: &Bytes) -> Option<Found> {
+        let (own, change) = self.by_place.get(&place(text))?;
+        (own.len() == text.len()).then(|| change.clone())
+    }
+
+    fn keep(&mut self, text: Bytes, change: Found) {
+        let (at, len) = (place(&text), text.len());
+        if self.by_place.contains_key(&at) {
+            return;
+        }
+        self.by_place.insert(at, (text, change));
+        self.order.push_back(at);
+        self.bytes += len;
+        while self.order.len() > 1 && (self.order.len() > MOST_EVENTS || self.bytes > MOST_BYTES) {
+            let oldest = self.order.pop_front().and_then(|at| self.by_place.remove(&at));
+            self.bytes -= oldest.map_or(0, |(text, _)| text.len());
+        }
+    }
+}
+
+fn place(text: &Bytes) -> usize {
+    text.as_ptr() as usize
 }

@@ -4,49 +4,56 @@
 use super::channel::Channel;
 use crate::model::Finding;
 use crate::server::Server;
-use crate::server::auth::Reader;
-use crate::server::feed::Feed;
 use crate::server::place::{Place, Start};
 use crate::store::stream::Stream;
 
 /// Where a channel begins to read.
 pub(super) struct Places<'a> {
     /// The place that it asked to go on from, as [`Channel::place`] said it.
-    pub(super) resume: Option<&'a str>,
+    resume: Option<&'a str>,
     /// The same topic on this connection, which it takes over from.
-    pub(super) before: Option<&'a Channel>,
+    before: Option<Channel>,
+    server: &'a Server,
+    /// What can't be had of what was asked for.
+    lost: Option<String>,
 }
 
-impl Places<'_> {
-    /// The feeds of all streams, and what can't be had of what was asked for.
-    pub(super) fn feeds(&self, server: &Server, reader: &Reader) -> (Vec<Feed>, Option<String>) {
-        let (mut feeds, mut lost) = (Vec::new(), None);
-        for stream in server.supabase_streams(reader) {
-            let latest = Start { after: *stream.head().borrow(), gap: None };
-            let start = match self.resume.filter(|places| !places.is_empty()) {
-                None => self.taken_over(&stream).unwrap_or(latest),
-                Some(places) => match asked(places, stream.name())
-                    .and_then(|place| place.resolve(&stream, server))
-                {
-                    Ok(start) if start.gap.is_none() => start,
-                    Ok(start) => {
-                        lost = Some("changes behind this place are no longer kept".to_owned());
-                        start
-                    }
-                    Err(finding) => {
-                        lost = Some(finding.message);
-                        latest
-                    }
-                },
-            };
-            feeds.push(Feed::new(stream, start));
+impl<'a> Places<'a> {
+    pub(super) fn new(
+        resume: Option<&'a str>,
+        mut before: Option<Channel>,
+        server: &'a Server,
+    ) -> Self {
+        before.as_mut().map(|before| before.reading.settle());
+        Self { resume: resume.filter(|places| !places.is_empty()), before, server, lost: None }
+    }
+
+    /// Where it begins in a stream.
+    pub(super) fn start(&mut self, stream: &Stream) -> Start {
+        let latest = Start { after: *stream.head().borrow(), gap: None };
+        let Some(places) = self.resume else { return self.taken_over(stream).unwrap_or(latest) };
+        match asked(places, stream.name()).and_then(|place| place.resolve(stream, self.server)) {
+            Ok(start) => {
+                if start.gap.is_some() {
+                    self.lost = Some("changes behind this place are no longer kept".to_owned());
+                }
+                start
+            }
+            Err(finding) => {
+                self.lost = Some(finding.message);
+                latest
+            }
         }
-        (feeds, lost)
+    }
+
+    /// What can't be had of what was asked for.
+    pub(super) fn lost(self) -> Option<String> {
+        self.lost
     }
 
     fn taken_over(&self, stream: &Stream) -> Option<Start> {
-        let feed = self.before?.feeds.iter().find(|feed| feed.name() == stream.name())?;
-        Some(Start { after: feed.after(), gap: None })
+        let after = self.before.as_ref()?.reading.place_in_known(stream)?;
+        Some(Start { after, gap: None })
     }
 }
 

@@ -1,37 +1,38 @@
 //! One connection of a Supabase client: the topics that it joins, and what it is sent of them.
 
-use std::pin::Pin;
+mod entering;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{Message, WebSocket};
 use futures_util::SinkExt as _;
 use futures_util::future::{pending, select_all};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
-use tracing::error;
 
 use super::channel::Channel;
-use super::frame::{self, Payload, Reference, Version};
-use super::join::{Join, Wants};
-use super::resume::Places;
+use super::frame::{self, Payload, Version};
+use super::leave::Leave;
+use super::reading::Next;
 use super::rooms::{Broadcast, Inbox, Post, RoomName};
-use crate::server::connection::Stalled;
-use crate::server::feed::{Feed, Found};
+use super::to::To;
+use crate::server::auth::Lapse;
+use crate::server::feed::Found;
+use crate::server::pace::Pace;
 use crate::server::place::Start;
+use crate::server::runs::Form;
 use crate::server::visit::Visit;
 use crate::server::{GRACE, Server};
-use crate::store::StoreError;
+use crate::store::stream::Stream;
 
 /// A connection without any frame for so long is given up; clients beat every 25 or 30 s.
 const IDLE: Duration = Duration::from_secs(60);
 /// How often it is looked for streams that are new, and for silence.
 const LOOK: Duration = Duration::from_secs(1);
-/// Channels of one connection.
-const MOST_CHANNELS: usize = 100;
-/// Joins that a connection may ask for in a second.
-const MOST_JOINS: u32 = 100;
+/// A channel that resumes is told after so many looks where it is, if nothing was for it.
+const PLACES_EVERY: u32 = 10;
 /// Bytes of what a client says it is present with.
 const LARGEST_PRESENCE: usize = 64 << 10;
 
@@ -40,6 +41,7 @@ pub(super) struct Session {
     server: Arc<Server>,
     socket: WebSocket,
     visit: Visit,
+    pace: Pace,
     version: Version,
     inbox: Inbox,
     posts: mpsc::Receiver<(RoomName, Arc<Post>)>,
@@ -48,61 +50,9 @@ pub(super) struct Session {
     turn: usize,
     look: Interval,
     heard: Instant,
+    looks: u32,
     /// Joins since the last look.
     joins: u32,
-}
-
-/// Why the connection ends.
-#[derive(Debug)]
-enum Leave {
-    /// The client is gone, or silent.
-    Gone,
-    Slow,
-    Shutdown,
-    Unreadable,
-    Failed,
-}
-
-impl From<Stalled> for Leave {
-    fn from(_: Stalled) -> Self {
-        Self::Slow
-    }
-}
-
-impl From<axum::Error> for Leave {
-    fn from(_: axum::Error) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<StoreError> for Leave {
-    fn from(error: StoreError) -> Self {
-        error!("read for a client: {:#}", anyhow::Error::new(error));
-        Self::Failed
-    }
-}
-
-impl Leave {
-    fn outcome(&self) -> &'static str {
-        match self {
-            Self::Gone => "closed",
-            Self::Slow => "slow",
-            Self::Shutdown => "shutdown",
-            Self::Unreadable | Self::Failed => "error",
-        }
-    }
-
-    /// The close frame; clients connect again by themselves.
-    fn close(&self) -> Option<CloseFrame> {
-        let (code, reason) = match self {
-            Self::Gone => return None,
-            Self::Slow => (close_code::AGAIN, "the client took nothing for too long"),
-            Self::Shutdown => (close_code::RESTART, "walmill is shutting down"),
-            Self::Unreadable => (close_code::SIZE, "a message may have 5 MB at most"),
-            Self::Failed => (close_code::ERROR, "the store could not be read"),
-        };
-        Some(CloseFrame { code, reason: reason.into() })
-    }
 }
 
 impl Session {
@@ -115,8 +65,24 @@ impl Session {
         let (inbox, posts) = Inbox::new();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (channels, heard, turn, joins) = (Vec::new(), Instant::now(), 0, 0);
-        Self { server, socket, visit, version, inbox, posts, channels, turn, look, heard, joins }
+        let pace = Pace::new(server.config.max_messages_per_second);
+        let channels = Vec::new();
+        let (heard, turn, looks, joins) = (Instant::now(), 0, 0, 0);
+        Self {
+            server,
+            socket,
+            visit,
+            pace,
+            version,
+            inbox,
+            posts,
+            channels,
+            turn,
+            look,
+            heard,
+            looks,
+            joins,
+        }
     }
 
     /// Serves the client until one of the two sides leaves.
@@ -139,11 +105,11 @@ impl Session {
         tokio::select! {
             biased;
             () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
-            message = self.socket.recv() => self.hear(message).await,
+            message = self.pace.next(self.socket.recv()) => self.hear(message).await,
             _ = self.look.tick() => self.look_around().await,
             Some((room, post)) = self.posts.recv() => self.pass_on(&room, &post).await,
-            (channel, feed) = next_ready(&mut self.channels, self.turn) => {
-                self.forward(channel, feed).await
+            (channel, next) = next_ready(&mut self.channels, self.turn) => {
+                self.go_on(channel, next).await
             }
         }
     }
@@ -152,7 +118,7 @@ impl Session {
         self.heard = Instant::now();
         match message {
             None | Some(Ok(Message::Close(_))) => Err(Leave::Gone),
-            Some(Err(error)) => Err(unreadable(error)),
+            Some(Err(error)) => Err(Leave::unreadable(error)),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
             // What is no message is passed over, as in the original: the connection lives.
             Some(Ok(Message::Text(text))) => match frame::Message::read(self.version, &text) {
@@ -176,7 +142,7 @@ impl Session {
             ("phoenix", "heartbeat", _) => self.reply(&to, Ok(json!({}))).await,
             (_, "phx_join", Payload::Json(payload)) => self.join(to, payload).await,
             (_, "phx_leave", _) => self.leave(&to).await,
-            (_, "access_token", _) if self.channel(&to.topic).is_some() => Ok(()),
+            (_, "access_token", Payload::Json(payload)) => self.take_token(&to, payload).await,
             (_, "broadcast", Payload::Json(payload)) => {
                 let broadcast = Broadcast::of_text(payload);
                 self.broadcast(&to, broadcast).await
@@ -186,98 +152,14 @@ impl Session {
                 self.broadcast(&to, broadcast).await
             }
             (_, "presence", Payload::Json(payload)) => self.presence(&to, payload).await,
+            // As the original does with what it does not know.
+            (topic, _, _) if self.channel(topic).is_some() => Ok(()),
             _ => self.refuse(&to, "unmatched topic").await,
         }
     }
 
     fn channel(&self, topic: &str) -> Option<&Channel> {
         self.channels.iter().find(|channel| &*channel.topic == topic)
-    }
-
-    async fn join(&mut self, to: To, payload: &str) -> Result<(), Leave> {
-        self.joins += 1;
-        let Some(name) = to.topic.strip_prefix("realtime:") else {
-            return self.refuse(&to, "unmatched topic").await;
-        };
-        if name.is_empty() {
-            return self.refuse(&to, "TopicNameRequired: You must provide a topic name").await;
-        }
-        if self.joins > MOST_JOINS {
-            return self.refuse(&to, "ClientJoinRateLimitReached: Too many joins per second").await;
-        }
-        let join = match Join::read(name, payload) {
-            Ok(join) => join,
-            Err(why) => return self.refuse(&to, &format!("UnableToSubscribe: {why}")).await,
-        };
-        let before = self.take_channel(&to.topic);
-        if let Some(before) = &before {
-            self.say(&To::close_of(before), "phx_close", "{}").await?;
-        }
-        if self.channels.len() >= MOST_CHANNELS {
-            return self.refuse(&to, "ChannelRateLimitReached: Too many channels").await;
-        }
-        self.open(to, join, before).await
-    }
-
-    /// Opens the channel: from here on it gets what is committed.
-    async fn open(&mut self, to: To, join: Join, before: Option<Channel>) -> Result<(), Leave> {
-        let Join { wants, resume, .. } = join;
-        let topic: Arc<str> = to.topic.as_str().into();
-        let (reference, resumes) = (to.reference.clone(), resume.is_some());
-        let mut channel = Channel {
-            topic: Arc::clone(&topic),
-            reference,
-            bindings: Vec::new(),
-            first: true,
-            feeds: Vec::new(),
-            seat: None,
-            acknowledge: false,
-            presence: false,
-            resumes,
-        };
-        match wants {
-            Wants::Topic(bindings) => channel.bindings = bindings,
-            Wants::Config(config) => {
-                let room = RoomName { topic, private: config.private };
-                let listens = (config.to_self, config.presence);
-                let (rooms, inbox) = (&self.server.supabase.rooms, self.inbox.clone());
-                channel.seat = Some(rooms.enter(room, inbox, listens, config.presence_key));
-                (channel.first, channel.bindings) = (false, config.bindings);
-                (channel.acknowledge, channel.presence) = (config.acknowledge, config.presence);
-            }
-        }
-        let mut lost = None;
-        if !channel.bindings.is_empty() {
-            let places = Places { resume: resume.as_deref(), before: before.as_ref() };
-            (channel.feeds, lost) = places.feeds(&self.server, &self.visit.reader);
-        }
-        let (granted, mut verdicts) = (channel.granted(), channel.verdicts());
-        verdicts.extend(lost.map(|why| channel.system("walmill", "error", (&why, None))));
-        verdicts.extend(channel.resumes.then(|| channel.place(&self.server)));
-        let state = channel.seat.as_ref().filter(|_| channel.presence).map(|seat| seat.state());
-        self.channels.push(channel);
-        self.reply(&to, Ok(granted)).await?;
-        if let Some(state) = state {
-            self.say(&to.pushed(), "presence_state", &state).await?;
-        }
-        for verdict in verdicts {
-            self.say(&to.pushed(), "system", &verdict.to_string()).await?;
-        }
-        Ok(())
-    }
-
-    fn take_channel(&mut self, topic: &str) -> Option<Channel> {
-        let at = self.channels.iter().position(|channel| &*channel.topic == topic)?;
-        Some(self.channels.remove(at))
-    }
-
-    async fn leave(&mut self, to: &To) -> Result<(), Leave> {
-        let left = self.take_channel(&to.topic);
-        self.reply(to, Ok(json!({}))).await?;
-        match left {
-            Some(channel) => self.say(&To::close_of(&channel), "phx_close", "{}").await,
-            None => Ok(()),
-        }
     }
 
     async fn broadcast(&mut self, to: &To, broadcast: Option<Broadcast>) -> Result<(), Leave> {
@@ -322,17 +204,20 @@ impl Session {
     /// Looks for silence, for streams that are new, and whether posts did not fit.
     async fn look_around(&mut self) -> Result<(), Leave> {
         self.joins = 0;
-        if self.heard.elapsed() > IDLE || self.visit.reader.is_over() {
+        if self.heard.elapsed() > IDLE {
             return Err(Leave::Gone);
         }
-        for channel in self.channels.iter_mut().filter(|channel| !channel.feeds.is_empty()) {
-            let new = self.server.supabase_streams(&self.visit.reader);
-            for stream in new {
-                if !channel.feeds.iter().any(|feed| feed.name() == stream.name()) {
-                    // All that is in it came after the join.
-                    let start = Start { after: stream.purged(), gap: None };
-                    channel.feeds.push(Feed::new(stream, start));
-                }
+        self.looks = self.looks.wrapping_add(1);
+        for at in 0..self.channels.len() {
+            let reading = &mut self.channels[at].reading;
+            // All that is in a stream that was not there came after the join.
+            let start = |stream: &Arc<Stream>| Start { after: stream.purged(), gap: None };
+            reading.open(&self.server, start).await;
+            let moved = reading.settle();
+            if moved && self.channels[at].resumes && self.looks.is_multiple_of(PLACES_EVERY) {
+                let place = self.channels[at].place(&self.server).to_string();
+                let to = To::pushed_to(&self.channels[at].topic);
+                self.say(&to, "system", &place).await?;
             }
         }
         if self.inbox.take_overflow() {
@@ -374,13 +259,23 @@ impl Session {
         }
     }
 
+    async fn go_on(&mut self, channel: usize, next: Next) -> Result<(), Leave> {
+        match next {
+            Next::Ready(feed) => self.forward(channel, feed).await,
+            Next::Lapsed(Lapse::Expired) => self.end(channel, "Token has expired").await,
+            Next::Lapsed(Lapse::Changed) => self.renew(channel, None).await,
+        }
+    }
+
     /// Sends a channel what one of its streams has next.
     async fn forward(&mut self, channel: usize, feed: usize) -> Result<(), Leave> {
         self.turn = channel + 1;
         let Self { server, socket, visit, channels, version, .. } = self;
         let channel = &mut channels[channel];
-        let events = match channel.feeds[feed].read().await? {
-            Found::Run(events) => events,
+        let feeds = &mut channel.reading.feeds;
+        let found = feeds[feed].read_run(Form::Bare, usize::MAX, server).await?;
+        let run = match found {
+            Found::Run(run) => run,
             Found::Nothing => return Ok(()),
             Found::Gap(_) => {
                 let why = "changes are missing here: they were removed before they could be sent";
@@ -389,19 +284,18 @@ impl Session {
                 return self.say(&To::pushed_to(&topic), "system", &gap).await;
             }
         };
-        let stream = channel.feeds[feed].name().to_owned();
-        let changes = server.supabase.changes.changes(&server.state.store, &stream, &events);
+        let (offsets, texts) = run.after(channel.reading.feeds[feed].after(), usize::MAX).texts();
+        let changes = server.supabase.changes.changes(&server.state.store, &texts);
         let values = server.config.supabase.values;
-        let (after, mut sent) = (channel.feeds[feed].after(), 0);
+        let mut sent = 0;
         let sending = async {
-            for change in changes.iter().filter(|change| change.offset > after) {
-                for frame in channel.frames(*version, values, change) {
+            for (offset, change) in offsets.into_iter().zip(&changes) {
+                for frame in change.iter().flat_map(|c| channel.frames(*version, values, c)) {
                     socket.feed(Message::Text(frame.into())).await?;
                     sent += 1;
                 }
-                channel.feeds[feed].advance(change.offset);
+                channel.reading.feeds[feed].advance(offset);
             }
-            channel.feeds[feed].advance(events.last);
             if channel.resumes {
                 let (topic, place) = (&*channel.topic, channel.place(server).to_string());
                 let frame = frame::text(*version, (None, None), (topic, "system"), &place);
@@ -442,59 +336,20 @@ impl Session {
     }
 }
 
-/// What a frame is an answer to, and about.
-struct To {
-    join_ref: Option<Reference>,
-    reference: Option<Reference>,
-    topic: String,
-}
-
-impl To {
-    /// Something that the client did not ask for.
-    fn pushed_to(topic: &str) -> Self {
-        Self { join_ref: None, reference: None, topic: topic.into() }
-    }
-
-    fn pushed(&self) -> Self {
-        Self::pushed_to(&self.topic)
-    }
-
-    /// The end of a channel, which clients know by the reference of its join.
-    fn close_of(channel: &Channel) -> Self {
-        let (join_ref, reference) = (channel.reference.clone(), channel.reference.clone());
-        Self { join_ref, reference, topic: channel.topic.to_string() }
-    }
-}
-
-/// The channel and the feed that have something to send.
-async fn next_ready(channels: &mut [Channel], turn: usize) -> (usize, usize) {
+/// The channel that goes on next, and how.
+async fn next_ready(channels: &mut [Channel], turn: usize) -> (usize, Next) {
     let count = channels.len();
     let (before, from) = channels.split_at_mut(turn.checked_rem(count).unwrap_or(0));
     let first = before.len();
     let from = from.iter_mut().enumerate().map(|(at, channel)| (first + at, channel));
-    let waiting: Vec<_> = from.chain(before.iter_mut().enumerate()).flat_map(feeds).collect();
+    let each = from.chain(before.iter_mut().enumerate());
+    let (places, waiting): (Vec<usize>, Vec<_>) =
+        each.flat_map(|(at, channel)| channel.reading.waits().map(move |next| (at, next))).unzip();
     match waiting.is_empty() {
         true => pending().await,
-        false => select_all(waiting).await.0,
-    }
-}
-
-/// What waits for each feed of a channel.
-fn feeds(
-    (at, channel): (usize, &mut Channel),
-) -> impl Iterator<Item = Pin<Box<impl Future<Output = (usize, usize)>>>> {
-    channel.feeds.iter_mut().enumerate().map(move |(feed, reads)| {
-        Box::pin(async move {
-            reads.ready().await;
-            (at, feed)
-        })
-    })
-}
-
-fn unreadable(error: axum::Error) -> Leave {
-    use tungstenite::Error;
-    match error.into_inner().downcast::<Error>().map(|error| *error) {
-        Ok(Error::Capacity(_)) => Leave::Unreadable,
-        _ => Leave::Gone,
+        false => {
+            let (next, at, _) = select_all(waiting).await;
+            (places[at], next)
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Values as text: what is written into JSON by hand here, and PostgreSQL's text form, which is
 //! what the first clients read.
 
-use super::value::plain;
+use std::borrow::Cow;
 
 /// A JSON string.
 pub(super) fn quoted(text: &str) -> String {
@@ -107,6 +107,15 @@ fn push_element(out: &mut String, text: &str) {
         out.push(c);
     }
     out.push('"');
+}
+
+/// A JSON value as text: a string without its quotes, anything else as it stands.
+fn plain(json: &str) -> Cow<'_, str> {
+    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Cow::Borrowed(text),
+        Some(_) => Cow::Owned(serde_json::from_str(json).unwrap_or_default()),
+        None => Cow::Borrowed(json),
+    }
 }
 
 #[cfg(test)]

@@ -67,9 +67,14 @@ pub(super) enum Groups {
 
 impl Groups {
     pub(super) fn read(&self) -> Result<Filter, Finding> {
+        Filter::read(self.texts().iter().map(String::as_str), "filter")
+    }
+
+    /// As they were written.
+    pub(super) fn texts(&self) -> &[String] {
         match self {
-            Self::One(group) => Filter::read([group.as_str()], "filter"),
-            Self::Several(groups) => Filter::read(groups.iter().map(String::as_str), "filter"),
+            Self::One(group) => std::slice::from_ref(group),
+            Self::Several(groups) => groups,
         }
     }
 }

@@ -14,13 +14,13 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, Utf8Bytes};
 
 use super::message::{self, Position, Request};
-use super::pace::Pace;
 use super::socket::Socket;
 use super::subscription::{Subscription, Wish, subscribed};
 use crate::model::{Cursor, Finding};
 use crate::server::auth::{Guardian, Lapse, Reader};
 use crate::server::connection::Stalled;
 use crate::server::feed::Found;
+use crate::server::pace::Pace;
 use crate::server::place::Gap;
 use crate::server::runs::{Form, Parts, Run};
 use crate::server::visit::Visit;
@@ -182,7 +182,7 @@ impl Session {
             biased;
             () = self.shutdown.as_mut() => Err(Leave::Shutdown),
             lapse = self.guardian.lapse() => Err(Leave::Lapsed(lapse)),
-            message = self.pace.next(&mut self.socket) => self.hear(message).await,
+            message = self.pace.next(self.socket.recv()) => self.hear(message).await,
             _ = self.ping.tick() => self.ask_whether_still_there().await,
             index = next_ready(&mut self.subscriptions, self.turn) => self.forward(index).await,
         }

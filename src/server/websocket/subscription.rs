@@ -2,16 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use serde_json::json;
 
-use super::message::{From, Request};
+use super::message::{From, Groups, Request};
 use crate::model::{Finding, Offset};
 use crate::server::Server;
-use crate::server::auth::{Access, Reader};
+use crate::server::auth::{Access, Reader, Wishes};
 use crate::server::feed::Feed;
 use crate::server::filter::Filter;
 use crate::server::place::{Gap, Place};
+use crate::server::problem::Parameters;
 use crate::server::runs::Form;
 
 /// Events that may be on their way to a client that asked for a window.
@@ -21,34 +23,38 @@ const MAX_WINDOW: u32 = 65_536;
 #[derive(Debug)]
 pub(super) struct Wish {
     id: Option<String>,
-    /// Each stream once, and where to begin.
-    streams: Vec<(String, Place)>,
+    /// Each stream once, and where to begin, as it was written and as it was read.
+    streams: Vec<(String, String, Place)>,
+    /// As it was written.
+    groups: Vec<String>,
     filter: Option<Filter>,
     window: Option<NonZeroU32>,
 }
 
 impl Wish {
     pub(super) fn from_message(request: Request) -> Result<Self, Finding> {
-        let mut each = HashMap::new();
-        let mut all = Place::Latest;
+        let (mut each, mut all) = (HashMap::new(), "latest".to_owned());
         match request.from {
             None => {}
-            Some(From::All(text)) => all = Place::read(&text, "from")?,
-            Some(From::Each(places)) => {
-                for (stream, text) in places {
-                    let place = Place::read(&text, &format!("from.{stream}"))?;
-                    each.insert(stream, place);
-                }
-            }
+            Some(From::All(text)) => all = text,
+            Some(From::Each(places)) => each = places,
         }
+        let groups = request.filter.as_ref().map(Groups::texts).unwrap_or_default().to_vec();
         let filter = request.filter.map(|groups| groups.read()).transpose()?;
-        let place_of = |name: String| {
-            let place = each.remove(&name).unwrap_or(all);
-            (name, place)
+        let begin = Place::read(&all, "from")?;
+        let place_of = |name: String| match each.remove(&name) {
+            None => Ok((name, all.clone(), begin)),
+            Some(text) => {
+                let place = Place::read(&text, &format!("from.{name}"))?;
+                Ok((name, text, place))
+            }
         };
-        let streams = request.streams.into_iter().map(place_of).collect();
+        let streams = request.streams.into_iter().map(place_of);
+        let streams = streams.collect::<Result<Vec<_>, Finding>>()?;
         match each.into_keys().next() {
-            None => Self { id: request.id, streams, filter, window: request.window }.checked(),
+            None => {
+                Self { id: request.id, streams, groups, filter, window: request.window }.checked()
+            }
             Some(name) => Err(Finding::error(
                 "bad-message",
                 format!("from.{name}"),
@@ -61,14 +67,15 @@ impl Wish {
     pub(super) fn from_address(
         streams: &str,
         from: Option<&str>,
-        filter: Option<Filter>,
+        parameters: &Parameters,
     ) -> Result<Self, Finding> {
+        let filter = parameters.filter()?;
+        let groups = parameters.groups().map(str::to_owned).collect();
         let names: Vec<String> = streams.split(',').map(str::to_owned).collect();
-        let places = from.unwrap_or("latest").split(',').map(|text| Place::read(text, "from"));
-        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
-        let places = match places.as_slice() {
+        let texts: Vec<&str> = from.unwrap_or("latest").split(',').collect();
+        let texts = match texts.as_slice() {
             [one] => vec![*one; names.len()],
-            each if each.len() == names.len() => places,
+            each if each.len() == names.len() => texts,
             _ => {
                 return Err(Finding::error(
                     "bad-from",
@@ -78,8 +85,11 @@ impl Wish {
                 .suggest("give one place for all streams, or one for each, with commas"));
             }
         };
-        let streams = names.into_iter().zip(places).collect();
-        Self { id: None, streams, filter, window: None }.checked()
+        let read = |(name, text): (String, &str)| {
+            Place::read(text, "from").map(|place| (name, text.to_owned(), place))
+        };
+        let streams = names.into_iter().zip(texts).map(read).collect::<Result<_, _>>()?;
+        Self { id: None, streams, groups, filter, window: None }.checked()
     }
 
     fn checked(self) -> Result<Self, Finding> {
@@ -99,7 +109,7 @@ impl Wish {
         present: &[Subscription],
         form: Form,
         reader: &Reader,
-        server: &Server,
+        server: &Arc<Server>,
     ) -> Result<Vec<Subscription>, Finding> {
         let most = server.config.max_streams.get();
         if present.len() + self.streams.len() > most {
@@ -108,14 +118,15 @@ impl Wish {
                 .suggest("open another connection for the others"));
         }
         let mut granted: Vec<Subscription> = Vec::with_capacity(self.streams.len());
-        for (name, place) in self.streams {
+        for (name, from, place) in self.streams {
             if present.iter().chain(&granted).any(|other| other.feed.name() == name) {
                 let message = format!("`{name}` is read on this connection already");
                 return Err(Finding::error("already-subscribed", name, message));
             }
-            let (stream, access) = server.open(&name, reader).await?;
+            let wishes = Wishes::new(&from, self.groups.iter().map(String::as_str));
+            let (stream, access) = server.open(&name, &wishes, reader).await?;
             access.check(self.filter.as_ref())?;
-            let start = place.resolve(&stream, server)?;
+            let start = place.begin(&stream, server).await?;
             let wanted = access.wanted(self.filter.as_ref());
             granted.push(Subscription {
                 id: self.id.clone(),

@@ -141,7 +141,9 @@ impl Blocks {
         match &mut self.whole {
             _ if open.part > 0 => self.finish_part(&open, Some(end), tables),
             Some(whole) => {
-                (whole.len, whole.last, whole.end, whole.time) = (len, open.commit, end, open.time);
+                (whole.len, whole.last, whole.end) = (len, open.commit, end);
+                // Commits may be out of order by their times.
+                whole.time = whole.time.max(open.time);
                 whole.tables.extend(tables);
             }
             none => {

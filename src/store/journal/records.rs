@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{Block, block};
 use crate::model::{Lsn, Offset};
 use crate::store::StoreError;
-use crate::store::log::{Cut, Entry, Log};
+use crate::store::log::{Cut, Entry, Log, Span};
 use crate::store::tail::Tail;
 
 /// Newest blocks in memory, so that pipelines at the end touch no file.
@@ -83,9 +83,9 @@ impl Records {
                 emit: u32::MAX,
             },
         };
-        let range = (before, block::end_of(block.last));
+        let span = Span { before, last: block::end_of(block.last), latest: block.time };
         let key = block::key(block.first, block.part);
-        self.log.entry(previous, key, range, (&block::head(block), &block.frames))
+        self.log.entry(previous, key, span, (&block::head(block), &block.frames))
     }
 
     pub(super) fn insert(&self, batch: &mut OwnedWriteBatch, entry: &Entry) {

@@ -87,3 +87,52 @@ async fn an_answer_that_stays_the_same_is_no_interruption_and_another_one_ends_t
     assert_eq!(messages.last().expect("a last word")["code"], "access-changed");
     assert_eq!(close.expect("a close frame").0, 4403);
 }
+
+/// The plugin with the reader's own parameters as its reason where there is no region.
+fn telling() -> Vec<u8> {
+    let text = include_str!("region.wat").replace("AGAIN", "0");
+    let reason =
+        "(i32.store (i32.const 1284) (i32.const 523)) (i32.store (i32.const 1288) (i32.const 9))";
+    let params =
+        "(i32.store (i32.const 1284) (local.get 4)) (i32.store (i32.const 1288) (local.get 5))";
+    assert!(text.contains(reason));
+    wat::parse_str(text.replace(reason, params)).expect("valid text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorizer_is_told_what_a_reader_asks_for() {
+    let folder = crate::support::folder();
+    let path = folder.path().join("region.wasm");
+    std::fs::write(&path, telling()).expect("write");
+    let (_registry, authorizers) = open(&path);
+    let (nowhere, lines) = key("nowhere", "streams = ['*']");
+    let config: Config = toml::from_str(&format!("{lines}{RULE}")).expect("a config");
+    let server = Serving::authorized(config, store::Config::default(), authorizers).await;
+    server.commit_rows("posts", &[row(1, "n")]);
+    for (path, told) in [
+        ("/v1/streams/posts/events", json!({ "from": "earliest", "filter": [] })),
+        (
+            "/v1/streams/posts/events?after=2026-11-25&filter=id=eq.1,id=lt.5&filter=id=eq.7",
+            json!({ "from": "2026-11-25", "filter": ["id=eq.1,id=lt.5", "id=eq.7"] }),
+        ),
+        ("/v1/streams/posts/sse", json!({ "from": "latest", "filter": [] })),
+        (
+            "/v1/streams/posts/sse?last_event_id=earliest&filter=id=eq.1",
+            json!({ "from": "earliest", "filter": ["id=eq.1"] }),
+        ),
+    ] {
+        let (status, finding) = page(&server, path, &nowhere).await;
+        assert_eq!(status, 403, "{path}");
+        let message = finding["message"].as_str().expect("a reason");
+        assert_eq!(serde_json::from_str::<Value>(message).expect("JSON"), told, "{path}");
+    }
+    let authorization = format!("Bearer {nowhere}");
+    let headers = [("authorization", authorization.as_str())];
+    let mut client = server.try_connect("/v1/ws", &headers).await.expect("connect");
+    for (from, told) in [(json!("earliest"), "earliest"), (json!({ "posts": "0/8/0" }), "0/8/0")] {
+        let refused = client.subscribe(&["posts"], from).await;
+        let message = refused["message"].as_str().expect("a reason");
+        let told = json!({ "from": told, "filter": [] });
+        assert_eq!(serde_json::from_str::<Value>(message).expect("JSON"), told, "{refused}");
+    }
+}

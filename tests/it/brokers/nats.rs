@@ -239,6 +239,82 @@ async fn who_it_is_comes_from_secrets_and_a_wrong_one_is_said_and_not_shown() {
     output.stop().await;
 }
 
+/// Who walmill can be to a server: how the server is started, what is right, and what is wrong.
+fn logins() -> Vec<(&'static str, Vec<String>, String, String)> {
+    let file = |name: &str| format!("{}/tests/it/brokers/{name}", env!("CARGO_MANIFEST_DIR"));
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let seed = "SUAENZJTDUZFMXDAC6KQWTBRKOV3VRCJTZHIXQ7QQAXXJ6CE5XDQOJK7TY";
+    let stranger = "SUABF3VKFURPXTYZBI7UCLGDPTACABX3XXWXC2U4EZAM5NM2AYYETUXRH4";
+    vec![
+        (
+            "user and password",
+            texts(&["--user", "walmill", "--pass", "s3cret"]),
+            "user = 'walmill'\npassword = 's3cret'".into(),
+            "user = 'walmill'\npassword = 'wr0ng'".into(),
+        ),
+        (
+            "an NKey",
+            texts(&["-c", &file("nkey.conf")]),
+            format!("nkey = '{seed}'"),
+            format!("nkey = '{stranger}'"),
+        ),
+        (
+            "a file of credentials",
+            texts(&["-c", &file("accounts.conf")]),
+            format!("credentials = {{ file = '{}' }}", file("walmill.creds")),
+            format!("nkey = '{stranger}'"),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn who_it_is_may_be_a_user_an_nkey_or_a_file_of_credentials() {
+    for (what, arguments, right, wrong) in logins() {
+        let Some(server) = server::nats() else { return };
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let server = server.with(&arguments);
+        let mut streams = Streams::new();
+        let sent = streams.commit("orders", &[KEYS[0]]);
+        let refused = output(&streams, &server, &format!("{wrong}\ntimeout = '5s'"));
+        let error = refused.error().await;
+        assert!(error.to_lowercase().contains("authorization violation"), "{what}: {error}");
+        for secret in ["wr0ng", "SUABF3VKFURP"] {
+            assert!(!error.contains(secret), "{what}: {error}");
+        }
+        refused.stop().await;
+        let config = format!("{right}\nstream = 'ORDERS'\ncreate_stream = true");
+        let output = output(&streams, &server, &config);
+        until(what, || streams.checkpoint("orders") == sent.last().copied()).await;
+        output.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_is_shown_one() {
+    let Some(server) = server::nats() else { return };
+    if !super::certificates(server.folder()) {
+        return;
+    }
+    let own = ["--tlsverify", "--tlscert", "server.crt", "--tlskey", "server.key"];
+    let server = server.with(&[&own[..], &["--tlscacert", "ca.crt"]].concat());
+    let mut streams = Streams::new();
+    let sent = streams.commit("orders", &[KEYS[0]]);
+    let file = |name: &str| format!("{{ file = '{}' }}", server.folder().join(name).display());
+    let tls = |more: &str| {
+        format!(
+            "tls = {{ ca = {}{more} }}\nstream = 'ORDERS'\ncreate_stream = true",
+            file("ca.crt")
+        )
+    };
+    let stranger = output(&streams, &server, &format!("{}\ntimeout = '5s'", tls("")));
+    assert!(!stranger.error().await.is_empty());
+    stranger.stop().await;
+    let shown = format!(", certificate = {}, key = {}", file("server.crt"), file("server.key"));
+    let output = output(&streams, &server, &tls(&shown));
+    until("it is stored", || streams.checkpoint("orders") == sent.last().copied()).await;
+    output.stop().await;
+}
+
 #[tokio::test]
 async fn a_secured_server_is_known_by_its_authority_alone() {
     let Some(server) = server::nats() else { return };

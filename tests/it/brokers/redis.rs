@@ -217,3 +217,54 @@ async fn who_it_is_and_whom_it_trusts_come_from_secrets() {
     until("it is stored", || streams.checkpoint("orders") == sent.last().copied()).await;
     output.stop().await;
 }
+
+#[tokio::test]
+async fn a_user_of_an_access_list_needs_no_more_than_its_keys_and_commands() {
+    let Some(server) = server::redis() else { return };
+    let user = "--user walmill on >s3cret ~walmill:* -@all +xadd +multi +exec +hello";
+    let connection = "+client|list +client|kill +client|setname +client|id +ping";
+    let arguments: Vec<&str> = user.split(' ').chain(connection.split(' ')).collect();
+    let server = server.with(&[&arguments[..], &["--user", "default", "off"]].concat());
+    let mut streams = Streams::new();
+    let sent = streams.commit("orders", &[KEYS[0]]);
+    for (login, why) in [
+        ("", ""),
+        ("user = 'walmill'\npassword = 'wr0ng'", "auth"),
+        ("user = 'other'\npassword = 's3cret'", "auth"),
+        ("user = 'walmill'\npassword = 's3cret'\nkey = 'elsewhere:{stream}'", "noperm"),
+    ] {
+        let output = output(&streams, &server, login);
+        let error = output.error().await.to_lowercase();
+        assert!(error.contains(why), "{login}: {error}");
+        assert!(!error.contains("s3cret") && !error.contains("wr0ng"), "{error}");
+        output.stop().await;
+    }
+    let right = output(&streams, &server, "user = 'walmill'\npassword = 's3cret'");
+    until("it is stored", || streams.checkpoint("orders") == sent.last().copied()).await;
+    right.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_is_shown_one() {
+    let Some(server) = server::redis() else { return };
+    if !super::certificates(server.folder()) {
+        return;
+    }
+    let port = server.port.to_string();
+    let secured = ["--tls-port", &port, "--port", "0", "--tls-cert-file", "server.crt"];
+    let more = ["--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.crt"];
+    let server = server.with(&[&secured[..], &more, &["--tls-auth-clients", "yes"]].concat());
+    let mut streams = Streams::new();
+    let sent = streams.commit("orders", &[KEYS[0]]);
+    let file = |name: &str| format!("{{ file = '{}' }}", server.folder().join(name).display());
+    let config = |more: &str| {
+        format!("url = 'rediss://127.0.0.1:{port}'\ntls = {{ ca = {}{more} }}", file("ca.crt"))
+    };
+    let stranger = output_with(&streams, &config(""));
+    assert!(!stranger.error().await.is_empty());
+    stranger.stop().await;
+    let shown = format!(", certificate = {}, key = {}", file("server.crt"), file("server.key"));
+    let output = output_with(&streams, &config(&shown));
+    until("it is stored", || streams.checkpoint("orders") == sent.last().copied()).await;
+    output.stop().await;
+}

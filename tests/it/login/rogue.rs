@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
-use walmill::model::Lsn;
 use walmill::source::raw;
 
 use super::config;
@@ -87,7 +86,7 @@ fn server_first(heard: &[u8], nonce: &str, iterations: &str) -> Vec<u8> {
 async fn error(port: u16, options: &str) -> String {
     let url = format!("postgres://u:s3cret@127.0.0.1:{port}/d?connect_timeout=2&{options}");
     let started = Instant::now();
-    let error = raw::read(&config(&url), Lsn(0)).await.expect_err("no server");
+    let error = raw::Reader::open(&config(&url)).await.err().expect("no server");
     assert!(started.elapsed() < Duration::from_secs(30), "{error}");
     assert!(!error.contains("s3cret"), "{error}");
     error

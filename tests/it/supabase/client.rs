@@ -86,6 +86,16 @@ impl Client {
         }
     }
 
+    /// Takes what it says in a moment, if anything.
+    pub async fn listen(&mut self) {
+        let moment = std::time::Duration::from_millis(50);
+        let Ok(line) = tokio::time::timeout(moment, self.lines.next_line()).await else { return };
+        let line = line.expect("a line").expect("it goes on");
+        if let Ok(Value::Object(said)) = serde_json::from_str(&line) {
+            self.waiting.extend(said);
+        }
+    }
+
     /// How much of this kind it has said that was not asked for.
     pub fn heard(&self, kind: &str) -> usize {
         self.waiting.iter().filter(|(said, _)| said == kind).count()

@@ -10,20 +10,20 @@ use super::Stand;
 use crate::support::process::PATIENCE;
 
 /// A connection, frame by frame.
-struct Wire(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Wire(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Wire {
-    async fn open(stand: &Stand, query: &str) -> Self {
+    pub async fn open(stand: &Stand, query: &str) -> Self {
         let url =
             stand.walmill.url(&format!("/realtime/v1/websocket{query}")).replace("http:", "ws:");
         Self(tokio_tungstenite::connect_async(url).await.expect("a connection").0)
     }
 
-    async fn send(&mut self, frame: &Value) {
+    pub async fn send(&mut self, frame: &Value) {
         self.0.send(Message::text(frame.to_string())).await.expect("send");
     }
 
-    async fn join(&mut self, topic: &str, payload: Value) {
+    pub async fn join(&mut self, topic: &str, payload: Value) {
         let frame = json!({ "topic": topic, "event": "phx_join", "payload": payload, "ref": "1" });
         self.send(&frame).await;
     }
@@ -48,7 +48,7 @@ impl Wire {
         }
     }
 
-    async fn next(&mut self) -> Value {
+    pub async fn next(&mut self) -> Value {
         let message = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("a frame in time");
         match message.expect("a frame").expect("a frame") {
             Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
@@ -62,7 +62,7 @@ fn reply(topic: &str, reference: &str, response: Value) -> Value {
     json!({ "topic": topic, "event": "phx_reply", "payload": payload, "ref": reference })
 }
 
-fn refused(topic: &str, reference: &str, reason: &str) -> Value {
+pub fn refused(topic: &str, reference: &str, reason: &str) -> Value {
     let payload = json!({ "status": "error", "response": { "reason": reason } });
     json!({ "topic": topic, "event": "phx_reply", "payload": payload, "ref": reference })
 }
@@ -201,6 +201,100 @@ async fn what_is_no_message_is_passed_over_and_the_connection_lives() {
     }
     wire.send(&json!([null, "1", "phoenix", "heartbeat", {}])).await;
     assert_eq!(wire.next().await[1], "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_join_is_refused_and_what_nobody_knows_is_passed_over() {
+    let stand = Stand::start().await;
+    let mut wire = Wire::open(&stand, "").await;
+    let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+    let payload = format!(r#"{{"config":{{"postgres_changes":{deep}}}}}"#);
+    let push = |event: &str, payload: &str| {
+        let text = format!(
+            r#"{{"topic":"realtime:public","event":"{event}","payload":{payload},"ref":"1"}}"#
+        );
+        Message::text(text)
+    };
+    wire.0.send(push("phx_join", &payload)).await.expect("send");
+    let answer = wire.next().await;
+    let reason = answer["payload"]["response"]["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("UnableToSubscribe: the payload cannot be read"), "{reason}");
+    let binding = json!({ "event": "*", "schema": "public" });
+    let wide = ["or=(a.eq.1,b.eq.2)"; 6].join(",");
+    let long = format!("id=eq.{}", "1".repeat(1 << 20));
+    for (config, part) in [
+        (json!({ "postgres_changes": vec![binding.clone(); 101] }), "100 bindings"),
+        (json!({ "postgres_changes": vec![json!({ "filter": wide }); 10] }), "500 ways"),
+        (
+            json!({ "private": [], "presence": 1, "broadcast": "x", "postgres_changes": [7, "x", []] }),
+            "",
+        ),
+        (
+            json!({ "postgres_changes": [{ "event": 1, "schema": [], "table": {}, "filter": 5, "select": [1] }] }),
+            "",
+        ),
+        (json!({ "postgres_changes": [{ "event": "*", "filter": long }] }), ""),
+    ] {
+        wire.join("realtime:odd", json!({ "config": config })).await;
+        let answer = loop {
+            let frame = wire.next().await;
+            if frame["event"] == "phx_reply" {
+                break frame;
+            }
+        };
+        match part {
+            "" => assert_eq!(answer["payload"]["status"], "ok", "{answer}"),
+            part => assert!(answer["payload"].to_string().contains(part), "{answer}"),
+        }
+    }
+    wire.join("realtime:public", json!({})).await;
+    wire.send(&json!({ "topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": "h" }))
+        .await;
+    let mut frames = Vec::new();
+    while frames.last().is_none_or(|frame: &Value| frame["ref"] != "h") {
+        frames.push(wire.next().await);
+    }
+    assert!(
+        frames.iter().any(|f| f["topic"] == "realtime:public" && f["payload"]["status"] == "ok")
+    );
+    for event in ["postgres_changes", "phx_close", "phx_reply", "nothing", "system", "*", ""] {
+        wire.0.send(push(event, "{}")).await.expect("send");
+    }
+    for payload in ["null", "[]", "7", "\"x\"", &deep, r#"{"access_token":[]}"#] {
+        wire.0.send(push("access_token", payload)).await.expect("send");
+    }
+    wire.send(&json!({ "topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": "i" }))
+        .await;
+    assert_eq!(wire.next().await, reply("phoenix", "i", json!({})));
+    stand.sql("insert into other values (1)").await;
+    assert_eq!(wire.next().await["payload"]["record"]["id"], "1", "the channel lives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_of_any_size_leaves_the_connection_and_what_others_get_as_it_was() {
+    let stand = Stand::start().await;
+    let mut quiet = Wire::open(&stand, "").await;
+    quiet.join("realtime:public:other", json!({})).await;
+    quiet.next().await;
+    let mut wire = Wire::open(&stand, "?vsn=2.0.0").await;
+    // Numbers that look like nothing in particular, and are the same each time.
+    let mut state = 1_u64;
+    let mut byte = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    for size in [1, 7, 100, 4_000, 1 << 20, (5 << 20) - 1] {
+        let mut bytes: Vec<u8> = (0..size).map(|_| byte()).collect();
+        wire.0.send(Message::binary(bytes.clone())).await.expect("send");
+        bytes[0] = 3;
+        wire.0.send(Message::binary(bytes)).await.expect("send");
+        wire.0.send(Message::text("[".repeat(size))).await.expect("send");
+    }
+    wire.send(&json!([null, "1", "phoenix", "heartbeat", {}])).await;
+    assert_eq!(wire.next().await[1], "1");
+    stand.sql("insert into other values (1)").await;
+    assert_eq!(quiet.next().await["payload"]["record"]["id"], "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,9 +22,10 @@ use walmill::metrics::Metrics;
 use walmill::model::access::Authorize;
 use walmill::model::backfill::Backfills;
 use walmill::model::event::Events;
+use walmill::model::input::{Page, ReadInput};
 use walmill::model::reload::Reloads;
 use walmill::model::status::{PipelineStatus, PluginStatus, SourceState, SourceStatus};
-use walmill::model::{Cursor, EventId, EventsBuilder, Lsn, Offset};
+use walmill::model::{Cursor, EventId, EventsBuilder, Finding, Lsn, Offset};
 use walmill::server::{self, Config, State};
 use walmill::store::{self, Outcome, Store};
 
@@ -47,6 +48,15 @@ pub type Authorizers = BTreeMap<String, Arc<dyn Authorize>>;
 
 /// One per transaction, so that any place between two of them can be named.
 const COMMIT_STEP: u64 = 8;
+
+/// Where no pipeline runs.
+struct NoInput;
+
+impl ReadInput for NoInput {
+    fn read(&self, pipeline: &str, _: Offset, _: usize) -> Result<Page, Finding> {
+        Err(Finding::error("unknown-part", "pipeline", pipeline))
+    }
+}
 
 /// Backfills of a source that is not there.
 fn no_backfills() -> Backfills {
@@ -96,6 +106,7 @@ impl Serving {
             pipelines: watch::channel(vec![pipeline_seen]).1,
             outputs: watch::channel(Vec::new()).1,
             reloads: Reloads { requests: mpsc::channel(1).0, last: watch::channel(None).1 },
+            inputs: Arc::new(NoInput),
             authorizers,
         };
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), ..config };
@@ -135,6 +146,32 @@ impl Serving {
                 pipeline: "main".into(),
                 cursor: Offset::end_of(commit),
                 events: vec![(stream.into(), transaction(stream, commit, events, text))],
+                ..Outcome::default()
+            })
+            .expect("commit");
+    }
+
+    /// Commits a transaction of one event at this second of 2026-11-25T09:30:00Z, with this text.
+    pub fn commit_at(&self, stream: &str, second: u32, text: &str) {
+        let commit = Lsn(COMMIT_STEP * (1 + self.committed.fetch_add(1, Ordering::Relaxed)));
+        let offset = Offset::new(commit, 0);
+        let event = json!({
+            "specversion": "1.0", "id": EventId(offset).to_string(), "source": "/test/1/1",
+            "type": "walmill.row.insert", "subject": "t/1", "stream": stream,
+            "time": format!("2026-11-25T09:30:{second:02}.000000Z"), "data": text,
+        });
+        let mut builder = EventsBuilder::default();
+        builder.committed(1_795_599_000_000_000 + i64::from(second) * 1_000_000);
+        builder.push(
+            offset,
+            |bytes| bytes.extend_from_slice(b"t/1"),
+            |bytes| bytes.extend_from_slice(event.to_string().as_bytes()),
+        );
+        self.store
+            .commit(Outcome {
+                pipeline: "main".into(),
+                cursor: Offset::end_of(commit),
+                events: vec![(stream.into(), builder.finish())],
                 ..Outcome::default()
             })
             .expect("commit");
