@@ -150,15 +150,26 @@ pub struct CursorError;
 /// First byte of a cursor's bytes: the layout that follows.
 const CURSOR_LAYOUT: u8 = 1;
 
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Cursor {
+    /// Characters of every cursor's text.
+    pub const LEN: usize = 28;
+
+    /// Its text.
+    #[must_use]
+    pub fn to_text(self) -> [u8; Self::LEN] {
         let mut bytes = [CURSOR_LAYOUT; 5 + Offset::LEN];
         bytes[1..5].copy_from_slice(&self.epoch.0.to_be_bytes());
         bytes[5..].copy_from_slice(&self.offset.to_bytes());
-        let mut text = [0; 28];
-        // 21 bytes are 28 characters of base64, so the slice always fits.
-        let len = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text[..len]).map_err(|_| fmt::Error)?)
+        let mut text = [0; Self::LEN];
+        let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text);
+        debug_assert_eq!(written, Ok(Self::LEN), "21 bytes are 28 characters of base64");
+        text
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.to_text()).map_err(|_| fmt::Error)?)
     }
 }
 

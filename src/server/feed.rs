@@ -16,6 +16,8 @@ use crate::store::stream::{Read, Stream};
 
 /// Events of one run that come out of a queue.
 const MOST_ITEMS: usize = 256;
+/// Runs that are sent together.
+pub(super) const MOST_RUNS: usize = 64;
 
 /// One reader's place in one stream. Without a filter it keeps nothing but that place: what comes
 /// next is read from the store when the reader can take it. With one it does the same until it has
@@ -26,8 +28,6 @@ pub(super) struct Feed {
     after: Offset,
     /// The last read found nothing, with the head that `head` has seen.
     exhausted: bool,
-    /// It has not been at the end yet, so its next run is probably on disk.
-    catching_up: bool,
     sieve: Option<Sieve>,
 }
 
@@ -53,7 +53,7 @@ impl Feed {
     pub(super) fn new(stream: Arc<Stream>, start: Start) -> Self {
         let head = stream.head();
         let after = start.after;
-        Self { stream, head, after, exhausted: false, catching_up: true, sieve: None }
+        Self { stream, head, after, exhausted: false, sieve: None }
     }
 
     /// The same for a reader that does not want, or may not see, everything.
@@ -110,7 +110,7 @@ impl Feed {
                     return;
                 }
                 // The reader was too slow for its queue, and reads the log until it has caught up.
-                (sieve.hub, self.exhausted, self.catching_up) = (None, false, true);
+                (sieve.hub, self.exhausted) = (None, false);
             }
         }
         while self.exhausted || *self.head.borrow_and_update() <= self.after {
@@ -181,25 +181,54 @@ impl Feed {
         }
     }
 
+    /// Adds the runs that follow those at hand, as far as they are in memory: whoever is behind
+    /// gets them together.
+    pub(super) fn read_on(
+        &self,
+        form: Form,
+        room: usize,
+        server: &Server,
+        runs: &mut Vec<Arc<Run>>,
+    ) -> Result<(), StoreError> {
+        let (mut bytes, mut events) = (0, 0);
+        while let Some((newest, last)) = runs.last().and_then(|run| Some((run, run.last()?))) {
+            bytes += newest.size();
+            events += newest.len();
+            if self.sieve.is_some()
+                || bytes >= server.buffer()
+                || events >= room
+                || runs.len() == MOST_RUNS
+            {
+                break;
+            }
+            let Some(Read::Events(next)) = self.stream.recent(last) else { break };
+            let epoch = server.state.store.epoch();
+            runs.push(server.runs.encoded(form, self.stream.name(), epoch, &next)?);
+        }
+        Ok(())
+    }
+
     async fn read_as<T: Send + 'static>(
         &mut self,
         shape: impl FnOnce(&Stream, Events) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Found<T>, StoreError> {
         // Seen before the read: an event that comes between the two wakes `ready` again.
         self.head.mark_unchanged();
-        let (stream, after) = (Arc::clone(&self.stream), self.after);
-        let work = move || match stream.read(after)? {
-            Read::Events(events) => shape(&stream, events).map(Found::Run),
+        let found = |stream: &Stream, read| match read {
+            Read::Events(events) => shape(stream, events).map(Found::Run),
             Read::Gap { purged } => Ok(Found::Gap(Gap { purged, reason: Reason::Retention })),
             Read::End => Ok(Found::Nothing),
         };
-        let found = match self.catching_up {
-            true => aside(work).await?,
-            false => work()?,
+        let found = match self.stream.recent(self.after) {
+            Some(recent) => found(&self.stream, recent)?,
+            None => {
+                let (stream, after) = (Arc::clone(&self.stream), self.after);
+                aside(move || found(&stream, stream.read(after)?)).await?
+            }
         };
         match &found {
             Found::Gap(gap) => self.after = self.after.max(gap.purged),
-            Found::Nothing => (self.exhausted, self.catching_up) = (true, false),
+            Found::Nothing => self.exhausted = true,
             Found::Run(_) => {}
         }
         Ok(found)

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use tokio::time::{Instant, sleep_until};
 
 /// So many seconds' messages may come at once.
@@ -22,13 +21,15 @@ impl Pace {
         Self { cost: Duration::from_secs(1) / per_second.get(), paid: Instant::now() }
     }
 
-    /// The next message. It may be dropped and called again at any time.
-    pub(super) async fn next(
-        &mut self,
-        socket: &mut WebSocket,
-    ) -> Option<Result<Message, axum::Error>> {
-        sleep_until(self.paid - Duration::from_secs(u64::from(BURST))).await;
-        let message = socket.recv().await;
+    /// The next message, which is listened for when the client may speak. It may be dropped and
+    /// called again at any time, if `listening` may.
+    pub(super) async fn next<T>(&mut self, listening: impl Future<Output = T>) -> T {
+        let earliest = self.paid - Duration::from_secs(u64::from(BURST));
+        // A moment that has passed would be waited for, too: in the runtime's books.
+        if Instant::now() < earliest {
+            sleep_until(earliest).await;
+        }
+        let message = listening.await;
         self.paid = self.paid.max(Instant::now()) + self.cost;
         message
     }

@@ -169,10 +169,10 @@ impl Subscriber {
     async fn read(&mut self) -> Option<Bytes> {
         match self.feed.read_run(Form::Sse, usize::MAX, &self.server).await {
             Ok(Found::Run(run)) => {
-                let (bytes, count) = run.bytes_after(self.feed.after());
-                self.feed.advance(run.last()?);
-                self.visit.sent(count);
-                Some(bytes)
+                let part = run.after(self.feed.after(), usize::MAX);
+                self.feed.advance(part.last()?);
+                self.visit.sent(part.len());
+                Some(part.to_bytes())
             }
             Ok(Found::Gap(gap)) => Some(self.gap(gap).into()),
             Ok(Found::Nothing) => None,

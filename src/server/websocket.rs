@@ -4,6 +4,7 @@
 
 mod message;
 mod session;
+mod socket;
 mod subscription;
 
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
+use hyper::upgrade::OnUpgrade;
 
 use super::Server;
 use super::auth::Reader;
@@ -22,6 +24,7 @@ use super::problem::{Parameters, Problem};
 use super::runs::Form;
 use crate::model::Finding;
 use session::Session;
+use socket::{Socket, switching};
 use subscription::{Subscription, Wish};
 
 /// Our own, and what is spoken when a client asks for none.
@@ -34,24 +37,28 @@ pub(super) async fn upgrade(
     State(server): State<Arc<Server>>,
     Extension(progress): Extension<Arc<Progress>>,
     Extension(reader): Extension<Reader>,
+    upgrade: Option<Extension<OnUpgrade>>,
     uri: Uri,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    headers: HeaderMap,
+    asked: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(not_a_websocket)?.protocols([WALMILL, CLOUDEVENTS]);
-    let form = negotiate(&upgrade)?;
+    let asked = asked.map_err(not_a_websocket)?.protocols([WALMILL, CLOUDEVENTS]);
+    let form = negotiate(&asked)?;
     let subscriptions = asked_by_address(&uri, form, &reader, &server).await?;
     if subscriptions.is_empty() && !reader.may_come(&server.config) {
         return Err(reader.refusal("/v1/ws").into());
     }
     let visit = server.visits.admit("websocket", progress, reader.clone())?;
-    let upgrade = upgrade
-        .max_message_size(server.max_message())
-        .max_frame_size(server.max_message())
-        .read_buffer_size(4 << 10)
-        .write_buffer_size(server.buffer());
-    Ok(upgrade.on_upgrade(move |socket| {
-        Session::new(server, socket, visit, form, reader).run(subscriptions)
-    }))
+    // It is there wherever what was asked is right.
+    if let Some(Extension(upgrade)) = upgrade {
+        tokio::spawn(async move {
+            // Whoever leaves before that has never been here.
+            if let Ok(socket) = Socket::open(upgrade, server.max_message()).await {
+                Session::new(server, socket, visit, form, reader).run(subscriptions).await;
+            }
+        });
+    }
+    Ok(switching(&headers, asked.selected_protocol().cloned()))
 }
 
 fn negotiate(upgrade: &WebSocketUpgrade) -> Result<Form, Problem> {

@@ -100,23 +100,30 @@ impl Stream {
     /// # Errors
     /// [`StoreError::Damaged`] where the next run is not what was written, or is missing.
     pub fn read(&self, after: Offset) -> Result<Read, StoreError> {
-        if after >= *self.head.borrow() {
-            return Ok(Read::End);
+        if let Some(recent) = self.recent(after) {
+            return Ok(recent);
         }
-        if let Some(gap) = self.gap(after) {
-            return Ok(gap);
-        }
-        let behind = next(after);
-        if let Some((_, events)) = self.tail().at_or_behind(behind, after) {
-            return Ok(Read::Events(events.clone()));
-        }
-        match self.log.at_or_behind(behind)? {
+        match self.log.at_or_behind(next(after))? {
             Some(entry) if entry.header.before <= after => self.decode(&entry).map(Read::Events),
             // Retention may have removed it a moment ago.
             _ => self.gap(after).ok_or_else(|| {
                 self.log.damaged(format_args!("what follows the event at {}", after.commit))
             }),
         }
+    }
+
+    /// The same as far as it is in memory; `None` where the disk has to be asked.
+    #[must_use]
+    pub fn recent(&self, after: Offset) -> Option<Read> {
+        if after >= *self.head.borrow() {
+            return Some(Read::End);
+        }
+        let in_tail = || {
+            let tail = self.tail();
+            let (_, events) = tail.at_or_behind(next(after), after)?;
+            Some(Read::Events(events.clone()))
+        };
+        self.gap(after).or_else(in_tail)
     }
 
     /// Where the events since a time begin: with the first one, in the stream's order, that

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +41,7 @@ impl Wanted {
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
     pub(crate) offset: Offset,
-    pub(crate) text: Utf8Bytes,
+    pub(crate) bytes: Bytes,
 }
 
 /// Finds what one reader wants among events that it reads by itself.
@@ -76,8 +75,8 @@ impl Seat {
         let form = self.form;
         let see = |event: EventRecord| {
             let json = self.see(&event)?;
-            let text = encode_one(form, stream, epoch, event.offset, json)?;
-            Some(Item { offset: event.offset, text })
+            let bytes = encode_one(form, stream, epoch, event.offset, &json)?;
+            Some(Item { offset: event.offset, bytes })
         };
         events.after(after).filter_map(see).collect()
     }
@@ -167,7 +166,7 @@ impl Attached {
     }
 
     fn took(&self, item: Item) -> Item {
-        self.waiting.fetch_sub(item.text.len(), Ordering::Relaxed);
+        self.waiting.fetch_sub(item.bytes.len(), Ordering::Relaxed);
         item
     }
 
@@ -288,8 +287,8 @@ impl State {
             if event.offset <= member.after {
                 continue;
             }
-            if let Some(text) = shapes.of(member)
-                && !member.offer(Item { offset: event.offset, text })
+            if let Some(bytes) = shapes.of(member)
+                && !member.offer(Item { offset: event.offset, bytes })
             {
                 late.push(id);
             }
@@ -301,7 +300,7 @@ impl State {
 impl Member {
     /// Whether there was room for it.
     fn offer(&self, item: Item) -> bool {
-        let len = item.text.len();
+        let len = item.bytes.len();
         let before = self.waiting.load(Ordering::Relaxed);
         // One that is larger than all of the room may still be alone in it.
         if before > 0 && before + len > self.bytes {
@@ -316,22 +315,22 @@ impl Member {
 struct Shapes<'a> {
     stream: (&'a str, Epoch),
     event: &'a EventRecord,
-    made: Vec<(Form, Arc<Wanted>, Option<Utf8Bytes>)>,
+    made: Vec<(Form, Arc<Wanted>, Option<Bytes>)>,
 }
 
 impl Shapes<'_> {
-    fn of(&mut self, member: &Member) -> Option<Utf8Bytes> {
+    fn of(&mut self, member: &Member) -> Option<Bytes> {
         let same = |(form, wanted, _): &&(Form, Arc<Wanted>, _)| {
             *form == member.form && wanted.view == member.wanted.view
         };
-        if let Some((_, _, text)) = self.made.iter().find(same) {
-            return text.clone();
+        if let Some((_, _, bytes)) = self.made.iter().find(same) {
+            return bytes.clone();
         }
         let (stream, epoch) = self.stream;
         let json = member.wanted.view.of(self.event);
-        let text =
-            json.and_then(|json| encode_one(member.form, stream, epoch, self.event.offset, json));
-        self.made.push((member.form, Arc::clone(&member.wanted), text.clone()));
-        text
+        let bytes =
+            json.and_then(|json| encode_one(member.form, stream, epoch, self.event.offset, &json));
+        self.made.push((member.form, Arc::clone(&member.wanted), bytes.clone()));
+        bytes
     }
 }

@@ -4,11 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 
 use super::change::Change;
 use super::types::{Table, Types};
-use crate::server::runs::Frame;
 use crate::store::Store;
 
 /// Events kept.
@@ -29,7 +28,7 @@ pub(super) struct Cache {
 /// whoever sees the event in the same way has the very same text.
 #[derive(Debug, Default)]
 struct Recent {
-    by_place: HashMap<usize, (Utf8Bytes, Found)>,
+    by_place: HashMap<usize, (Bytes, Found)>,
     order: VecDeque<usize>,
     bytes: usize,
 }
@@ -45,20 +44,20 @@ struct Tables {
 
 impl Cache {
     /// The change that each of these events is.
-    pub(super) fn changes(&self, store: &Store, frames: &[Frame]) -> Vec<Found> {
+    pub(super) fn changes(&self, store: &Store, texts: &[Bytes]) -> Vec<Found> {
         let known: Vec<Option<Found>> = {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            frames.iter().map(|frame| recent.get(&frame.text)).collect()
+            texts.iter().map(|text| recent.get(text)).collect()
         };
         let mut made = Vec::new();
-        let mut make = |frame: &Frame| {
+        let mut make = |text: &Bytes| {
             let types = |schema: &str, table: &str| self.types(store, schema, table);
-            let change = Change::of(frame.text.clone().into(), types).map(Arc::new);
-            made.push((frame.text.clone(), change.clone()));
+            let change = Change::of(text.clone(), types).map(Arc::new);
+            made.push((text.clone(), change.clone()));
             change
         };
-        let changes = frames.iter().zip(known);
-        let changes = changes.map(|(frame, known)| known.unwrap_or_else(|| make(frame))).collect();
+        let changes = texts.iter().zip(known);
+        let changes = changes.map(|(text, known)| known.unwrap_or_else(|| make(text))).collect();
         if !made.is_empty() {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             made.into_iter().for_each(|(text, change)| recent.keep(text, change));
@@ -87,12 +86,12 @@ impl Cache {
 }
 
 impl Recent {
-    fn get(&self, text: &Utf8Bytes) -> Option<Found> {
+    fn get(&self, text: &Bytes) -> Option<Found> {
         let (own, change) = self.by_place.get(&place(text))?;
         (own.len() == text.len()).then(|| change.clone())
     }
 
-    fn keep(&mut self, text: Utf8Bytes, change: Found) {
+    fn keep(&mut self, text: Bytes, change: Found) {
         let (at, len) = (place(&text), text.len());
         if self.by_place.contains_key(&at) {
             return;
@@ -107,6 +106,6 @@ impl Recent {
     }
 }
 
-fn place(text: &Utf8Bytes) -> usize {
-    text.as_str().as_ptr() as usize
+fn place(text: &Bytes) -> usize {
+    text.as_ptr() as usize
 }

@@ -84,7 +84,7 @@ impl Reading {
         let filter = (!wanted.is_everything()).then_some(wanted);
         let wanted = access.wanted(filter);
         self.guardian.watch(stream.name(), access);
-        self.feeds.push(Feed::of(stream, start, wanted, Form::CloudEvents));
+        self.feeds.push(Feed::of(stream, start, wanted, Form::Bare));
     }
 
     /// Where it is in a stream that it reads.

@@ -104,7 +104,7 @@ impl Session {
         tokio::select! {
             biased;
             () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
-            message = self.pace.next(&mut self.socket) => self.hear(message).await,
+            message = self.pace.next(self.socket.recv()) => self.hear(message).await,
             _ = self.look.tick() => self.look_around().await,
             Some((room, post)) = self.posts.next() => self.pass_on(&room, &post).await,
             (channel, next) = next_ready(&mut self.channels, self.turn) => {
@@ -272,7 +272,7 @@ impl Session {
         let Self { server, socket, visit, channels, version, .. } = self;
         let channel = &mut channels[channel];
         let feeds = &mut channel.reading.feeds;
-        let found = feeds[feed].read_run(Form::CloudEvents, usize::MAX, server).await?;
+        let found = feeds[feed].read_run(Form::Bare, usize::MAX, server).await?;
         let run = match found {
             Found::Run(run) => run,
             Found::Nothing => return Ok(()),
@@ -283,17 +283,17 @@ impl Session {
                 return self.say(&To::pushed_to(&topic), "system", &gap).await;
             }
         };
-        let events = run.after(channel.reading.feeds[feed].after());
-        let changes = server.supabase.changes.changes(&server.state.store, events);
+        let (offsets, texts) = run.after(channel.reading.feeds[feed].after(), usize::MAX).texts();
+        let changes = server.supabase.changes.changes(&server.state.store, &texts);
         let values = server.config.supabase.values;
         let mut sent = 0;
         let sending = async {
-            for (event, change) in events.iter().zip(&changes) {
+            for (offset, change) in offsets.into_iter().zip(&changes) {
                 for frame in change.iter().flat_map(|c| channel.frames(*version, values, c)) {
                     socket.feed(Message::Text(frame.into())).await?;
                     sent += 1;
                 }
-                channel.reading.feeds[feed].advance(event.offset);
+                channel.reading.feeds[feed].advance(offset);
             }
             if channel.resumes {
                 let (topic, place) = (&*channel.topic, channel.place(server).to_string());

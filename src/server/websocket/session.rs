@@ -1,16 +1,20 @@
 //! One WebSocket client, from its first message to its last. One task owns all of it: it listens,
 //! sends what its streams have, and keeps the time.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use axum::extract::ws::close_code;
 use bytes::Bytes;
-use futures_util::SinkExt as _;
 use futures_util::future::{pending, select_all};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::error;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::{Message, Utf8Bytes};
 
 use super::message::{self, Position, Request};
+use super::socket::Socket;
 use super::subscription::{Subscription, Wish, subscribed};
 use crate::model::{Cursor, Finding};
 use crate::server::auth::{Guardian, Lapse, Reader};
@@ -18,7 +22,7 @@ use crate::server::connection::Stalled;
 use crate::server::feed::Found;
 use crate::server::pace::Pace;
 use crate::server::place::Gap;
-use crate::server::runs::{Form, Run};
+use crate::server::runs::{Form, Parts, Run};
 use crate::server::visit::Visit;
 use crate::server::{GRACE, Server};
 use crate::store::StoreError;
@@ -34,10 +38,14 @@ const MAX_REASON: usize = 123;
 /// One client.
 pub(super) struct Session {
     server: Arc<Server>,
-    socket: WebSocket,
+    /// Waited for once, since everyone who waits stands in one list.
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    socket: Socket,
     visit: Visit,
     form: Form,
     subscriptions: Vec<Subscription>,
+    /// What is being sent.
+    runs: Vec<Arc<Run>>,
     guardian: Guardian,
     pace: Pace,
     /// Which subscription is asked first, so that a busy one does not starve the others.
@@ -71,8 +79,8 @@ impl From<Stalled> for Leave {
     }
 }
 
-impl From<axum::Error> for Leave {
-    fn from(_: axum::Error) -> Self {
+impl From<tungstenite::Error> for Leave {
+    fn from(_: tungstenite::Error) -> Self {
         Self::Gone
     }
 }
@@ -118,7 +126,7 @@ impl Leave {
 impl Session {
     pub(super) fn new(
         server: Arc<Server>,
-        socket: WebSocket,
+        socket: Socket,
         visit: Visit,
         form: Form,
         reader: Reader,
@@ -128,8 +136,21 @@ impl Session {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let guardian = Guardian::new(Arc::clone(&server), reader);
         let pace = Pace::new(server.config.max_messages_per_second);
-        let (subscriptions, turn, unanswered) = (Vec::new(), 0, 0);
-        Self { server, socket, visit, form, subscriptions, guardian, pace, turn, ping, unanswered }
+        let shutdown = Box::pin(server.shutdown.clone().cancelled_owned());
+        Self {
+            server,
+            shutdown,
+            socket,
+            visit,
+            form,
+            subscriptions: Vec::new(),
+            runs: Vec::new(),
+            guardian,
+            pace,
+            turn: 0,
+            ping,
+            unanswered: 0,
+        }
     }
 
     /// Serves the client until one of the two sides leaves.
@@ -159,19 +180,22 @@ impl Session {
     async fn step(&mut self) -> Result<(), Leave> {
         tokio::select! {
             biased;
-            () = self.server.shutdown.cancelled() => Err(Leave::Shutdown),
+            () = self.shutdown.as_mut() => Err(Leave::Shutdown),
             lapse = self.guardian.lapse() => Err(Leave::Lapsed(lapse)),
-            message = self.pace.next(&mut self.socket) => self.hear(message).await,
+            message = self.pace.next(self.socket.recv()) => self.hear(message).await,
             _ = self.ping.tick() => self.ask_whether_still_there().await,
             index = next_ready(&mut self.subscriptions, self.turn) => self.forward(index).await,
         }
     }
 
-    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), Leave> {
+    async fn hear(
+        &mut self,
+        message: Option<Result<Message, tungstenite::Error>>,
+    ) -> Result<(), Leave> {
         self.unanswered = 0;
         match message {
             None | Some(Ok(Message::Close(_))) => Err(Leave::Gone),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
             Some(Ok(Message::Text(_))) if self.form == Form::CloudEvents => {
                 Err(Leave::Unreadable(close_code::POLICY, "cloudevents.json only sends"))
             }
@@ -280,7 +304,16 @@ impl Session {
         let subscription = &mut self.subscriptions[index];
         let room = subscription.room();
         match subscription.feed.read_run(self.form, room, &self.server).await? {
-            Found::Run(run) => self.send_run(index, &run).await,
+            Found::Run(run) => {
+                self.runs.push(run);
+                self.subscriptions[index].feed.read_on(
+                    self.form,
+                    room,
+                    &self.server,
+                    &mut self.runs,
+                )?;
+                self.send_runs(index).await
+            }
             Found::Gap(gap) => {
                 let text = self.gap(self.subscriptions[index].feed.name(), gap);
                 self.say(text).await
@@ -289,27 +322,32 @@ impl Session {
         }
     }
 
-    async fn send_run(&mut self, index: usize, run: &Run) -> Result<(), Leave> {
-        let Self { server, socket, visit, subscriptions, .. } = self;
+    async fn send_runs(&mut self, index: usize) -> Result<(), Leave> {
+        let Self { server, shutdown, socket, visit, subscriptions, runs, .. } = self;
         let subscription = &mut subscriptions[index];
-        let room = subscription.room();
-        let frames = run.after(subscription.feed.after());
-        let sending = async {
-            // `feed` fills the socket's buffer and writes it out whenever it is full.
-            for frame in frames.iter().take(room) {
-                socket.feed(Message::Text(frame.text.clone())).await?;
-                subscription.sent(frame.offset);
-            }
-            socket.flush().await
-        };
+        let (after, room) = (subscription.feed.after(), subscription.room());
+        let parts = Parts { runs, after, room };
         let patience = server.config.client_timeout.duration();
-        tokio::select! {
-            done = visit.progress.patiently(patience, sending) => done??,
-            // What was sent of it is noted, so the client can go on in the middle.
-            () = server.shutdown.cancelled() => return Err(Leave::Shutdown),
-        }
-        visit.sent(frames.len().min(room));
-        Ok(())
+        let mut written = 0;
+        let sending = socket.write(&parts, &mut written);
+        let done = tokio::select! {
+            biased;
+            done = visit.progress.patiently(patience, sending) => match done {
+                Ok(done) => done.map_err(Leave::from),
+                Err(stalled) => Err(stalled.into()),
+            },
+            () = shutdown.as_mut() => Err(Leave::Shutdown),
+        };
+        // What was sent of it is noted, so the client can go on in the middle.
+        let mut begun = 0;
+        let rest = parts.begun(written, |offset| {
+            begun += 1;
+            subscription.sent(offset);
+        });
+        socket.owe(rest);
+        visit.sent(begun);
+        runs.clear();
+        done
     }
 
     fn gap(&self, stream: &str, gap: Gap) -> String {
@@ -333,7 +371,7 @@ impl Session {
     async fn say_goodbye(
         &mut self,
         (code, word, sentence): (u16, &str, &str),
-    ) -> Result<(), axum::Error> {
+    ) -> Result<(), tungstenite::Error> {
         self.subscriptions.iter_mut().for_each(|subscription| {
             subscription.feed.settle();
         });
@@ -344,10 +382,10 @@ impl Session {
         let positions: Vec<Position> = self.subscriptions.iter().map(position).collect();
         if self.form == Form::Walmill {
             let closing = message::closing(word, sentence, &positions);
-            self.socket.feed(Message::Text(closing.into())).await?;
+            self.socket.send(Message::Text(closing.into())).await?;
         }
         let reason = reason(&positions, sentence);
-        self.socket.send(Message::Close(Some(CloseFrame { code, reason }))).await?;
+        self.socket.send(Message::Close(Some(CloseFrame { code: code.into(), reason }))).await?;
         while let Some(Ok(_)) = self.socket.recv().await {}
         Ok(())
     }
@@ -365,10 +403,15 @@ fn reason(positions: &[Position], sentence: &str) -> Utf8Bytes {
 
 /// The index of a subscription that has something to send.
 async fn next_ready(subscriptions: &mut [Subscription], turn: usize) -> usize {
-    let count = subscriptions.len();
-    if count == 0 {
-        return pending().await;
-    }
+    let count = match subscriptions {
+        [] => return pending().await,
+        // Nearly everyone's case, for which nothing has to be kept apart.
+        [only] => {
+            only.ready().await;
+            return 0;
+        }
+        _ => subscriptions.len(),
+    };
     let (before, from) = subscriptions.split_at_mut(turn % count);
     let first = before.len();
     let waiting = from.iter_mut().chain(before).map(|subscription| Box::pin(subscription.ready()));
@@ -376,16 +419,16 @@ async fn next_ready(subscriptions: &mut [Subscription], turn: usize) -> usize {
     (first + place) % count
 }
 
-fn unreadable(error: axum::Error) -> Leave {
+fn unreadable(error: tungstenite::Error) -> Leave {
     use tungstenite::Error;
     use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-    match error.into_inner().downcast::<Error>().map(|error| *error) {
-        Ok(Error::Capacity(_)) => {
+    match error {
+        Error::Capacity(_) => {
             Leave::Unreadable(close_code::SIZE, "the message is larger than it may be")
         }
-        Ok(Error::Utf8(_)) => Leave::Unreadable(close_code::INVALID, "a text is not UTF-8"),
-        Ok(Error::Protocol(ResetWithoutClosingHandshake)) => Leave::Gone,
-        Ok(Error::Protocol(_)) => Leave::Unreadable(close_code::PROTOCOL, "not the protocol"),
+        Error::Utf8(_) => Leave::Unreadable(close_code::INVALID, "a text is not UTF-8"),
+        Error::Protocol(ResetWithoutClosingHandshake) => Leave::Gone,
+        Error::Protocol(_) => Leave::Unreadable(close_code::PROTOCOL, "not the protocol"),
         _ => Leave::Gone,
     }
 }

@@ -1,5 +1,7 @@
-//! What an event costs where ten thousand subscribers wait and one of them wants it, beside one
-//! subscriber alone and beside asking each of them.
+//! What finding an event's subscribers costs, where many wait and few want it, beside one subscriber
+//! alone and beside asking each of them.
+//!
+//!     cargo bench --bench index
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -36,6 +38,21 @@ fn fanout(c: &mut Criterion) {
     assert_eq!(all.find(&event, &mut found), Some(&[4711][..]));
     c.bench_function("10,000 subscribers, of whom one matches", |b| {
         b.iter(|| all.find(&event, &mut found).map(<[usize]>::len));
+    });
+    // Ten subscribers for each of ten thousand customers; half of them have a second condition.
+    let mut many = Index::default();
+    for subscriber in 0..10 * SUBSCRIBERS {
+        let customer = subscriber / 10;
+        let text = match subscriber % 2 {
+            0 => format!("customer=eq.{customer}"),
+            _ => format!("customer=eq.{customer},total=gt.{}", subscriber % 10),
+        };
+        let filter = Filter::read([text.as_str()], "filter").expect("a filter");
+        many.insert(&filter, subscriber);
+    }
+    assert_eq!(many.find(&event, &mut found).map(<[usize]>::len), Some(10));
+    c.bench_function("100,000 subscribers, of whom ten match", |b| {
+        b.iter(|| many.find(&event, &mut found).map(<[usize]>::len));
     });
     let mut alone: Vec<Index> = (0..SUBSCRIBERS).map(|customer| index([customer])).collect();
     c.bench_function("10,000 subscribers, each asked", |b| {
