@@ -1,5 +1,5 @@
-//! What finding an event's subscribers costs, where many wait and few want it, beside one subscriber
-//! alone and beside asking each of them.
+//! What it costs to find an event's subscribers, where many wait and few want it, beside one
+//! subscriber alone and beside asking each of them.
 //!
 //!     cargo bench --bench index
 

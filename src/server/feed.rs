@@ -37,6 +37,8 @@ struct Sieve {
     hub: Option<Attached>,
     /// Taken out of the queue, and not given to the reader yet.
     first: Option<Item>,
+    /// The last of the queue that was given to the reader, who may not have sent it yet.
+    given: Offset,
 }
 
 /// What a feed found.
@@ -64,7 +66,9 @@ impl Feed {
         form: Form,
     ) -> Self {
         let seat = |wanted| Box::new(Seat::new(wanted, form));
-        let sieve = wanted.map(|wanted| Sieve { seat: seat(wanted), hub: None, first: None });
+        let given = Offset::START;
+        let sieve =
+            wanted.map(|wanted| Sieve { seat: seat(wanted), hub: None, first: None, given });
         Self { sieve, ..Self::new(stream, start) }
     }
 
@@ -85,7 +89,10 @@ impl Feed {
     /// Moves on behind what the reader's filter left out; whether that was anything.
     pub(super) fn settle(&mut self) -> bool {
         let position = match &self.sieve {
-            Some(Sieve { first: None, hub: Some(hub), .. }) => hub.position(),
+            // What was given and is not taken yet must not be passed over.
+            Some(Sieve { first: None, hub: Some(hub), given, .. }) if self.after >= *given => {
+                hub.position()
+            }
             _ => None,
         };
         let before = self.after;
@@ -243,6 +250,7 @@ impl Sieve {
         let queued = std::iter::from_fn(|| hub.take());
         let items = self.first.take().into_iter().chain(queued).take(MOST_ITEMS.min(room));
         let items: Vec<Item> = items.collect();
+        self.given = items.last().map_or(self.given, |item| item.offset);
         Some(match items.is_empty() {
             true => Found::Nothing,
             false => Found::Run(Arc::new(Run::of(items))),

@@ -155,6 +155,34 @@ async fn four_commands_lead_from_nothing_to_a_changed_event_in_python() {
     from_new_to_the_stream("python", "build/plugin.wasm").await;
 }
 
+/// A project as `plugin new` writes it builds, and answers its own golden cases.
+fn a_new_project_builds_and_passes(language: &'static str) {
+    let Some(desk) = Desk::with(language) else { return };
+    desk.fine(&format!("plugin new -l {language} local"));
+    desk.fine("plugin build local");
+    let tested = desk.fine("plugin test local");
+    assert!(tested.contains("all as expected"), "{tested}");
+}
+
+/// The languages whose way into the stream is not walked above.
+macro_rules! templates {
+    ($($test:ident($language:literal);)+) => {
+        $(#[test]
+        fn $test() {
+            a_new_project_builds_and_passes($language);
+        })+
+    };
+}
+
+templates! {
+    a_new_project_in_assemblyscript_builds_and_passes("assemblyscript");
+    a_new_project_in_c_builds_and_passes("c");
+    a_new_project_in_cpp_builds_and_passes("cpp");
+    a_new_project_in_go_builds_and_passes("go");
+    a_new_project_in_typescript_builds_and_passes("typescript");
+    a_new_project_in_zig_builds_and_passes("zig");
+}
+
 /// `walmill dev`, ended with the test.
 struct Dev {
     child: Child,
