@@ -9,7 +9,7 @@ use wasmtime::{Store, WasmBacktrace};
 
 use super::bindings::lifecycle::{Description, Setup};
 use super::bindings::{Batch, Outcome, Plan, Relation};
-use super::check::{Fault, check_grant, check_outcome, check_plan};
+use super::check::{Fault, Shapes, check_grant, check_outcome, check_plan};
 use super::host::{Host, TICKS};
 use super::moment::{Asked, Moment};
 use super::program::Program;
@@ -92,7 +92,8 @@ pub struct Instance {
     program: Arc<Program>,
     store: Store<Host>,
     guest: Box<dyn Guest>,
-    plans: HashMap<u32, Plan>,
+    /// Of the relations that were announced.
+    shapes: HashMap<u32, Shapes>,
     /// What ended it.
     dead: Option<CallError>,
 }
@@ -111,7 +112,7 @@ impl Instance {
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().tick()));
         store.set_hostcall_fuel(usize::try_from(limits.output.bytes()).unwrap_or(usize::MAX));
         let guest = watched(program, &mut store, |store| program.compiled.linked.start(store))?;
-        Ok(Self { program: program.clone(), store, guest, plans: HashMap::new(), dead: None })
+        Ok(Self { program: program.clone(), store, guest, shapes: HashMap::new(), dead: None })
     }
 
     pub(super) fn describe(&mut self) -> Result<Description, CallError> {
@@ -150,7 +151,7 @@ impl Instance {
     ) -> Result<Plan, CallError> {
         let plan = answer.map_err(|why| failed(&why))?;
         check_plan(&plan, relation).map_err(|what| wrong("plan", &what))?;
-        self.plans.insert(relation.id, plan.clone());
+        self.shapes.insert(relation.id, Shapes::of(&plan));
         if !self.store.data().dry_run {
             self.program.announced(relation);
         }
@@ -187,15 +188,16 @@ impl Instance {
 
     fn checked(&self, mut outcome: Outcome, batch: &Batch) -> Result<Outcome, CallError> {
         // Most often, neighbours are of the same relation.
-        let last: Cell<Option<(u32, &Plan)>> = Cell::new(None);
-        let plan_of = |event: usize| {
+        let last: Cell<Option<(u32, &Shapes)>> = Cell::new(None);
+        let shapes_of = |event: usize| {
             let id = *batch.relations.get(event)?;
             if last.get().is_none_or(|(last, _)| last != id) {
-                last.set(self.plans.get(&id).map(|plan| (id, plan)));
+                last.set(self.shapes.get(&id).map(|shapes| (id, shapes)));
             }
-            last.get().map(|(_, plan)| plan)
+            last.get().map(|(_, shapes)| shapes)
         };
-        let checked = check_outcome(&outcome, batch.count as usize, self.program.bounds(), plan_of);
+        let checked =
+            check_outcome(&outcome, batch.count as usize, self.program.bounds(), shapes_of);
         checked.map_err(|fault| match fault {
             Fault::Wrong(what) => wrong("outcome", &what),
             Fault::Large(what) => CallError::Output(what),

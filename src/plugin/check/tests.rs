@@ -51,7 +51,8 @@ const BOUNDS: Bounds<'static> =
     Bounds { plugin: "guest", event: ByteSize::new(16 << 20), call: ByteSize::new(64 << 20) };
 
 fn check(outcome: &Outcome, plan: &Plan) -> Result<(), Fault> {
-    check_outcome(outcome, 4, BOUNDS, |_| Some(plan))
+    let shapes = Shapes::of(plan);
+    check_outcome(outcome, 4, BOUNDS, |_| Some(&shapes))
 }
 
 #[test]
@@ -178,7 +179,8 @@ fn each_type_has_its_values() {
             routes: vec![],
             reasons: vec![],
         };
-        check_outcome(&outcome, 1, BOUNDS, |_| Some(&plan)).is_ok()
+        let shapes = Shapes::of(&plan);
+        check_outcome(&outcome, 1, BOUNDS, |_| Some(&shapes)).is_ok()
     };
     let inline = |tag, data| one(tag, data, b"");
     let heap = |tag, bytes: &[u8]| one(tag, bytes.len() as u64, bytes);
@@ -221,7 +223,8 @@ fn many_rows_that_share_one_heap_are_bounded() {
     };
     let check = |outcome: &Outcome| {
         let count = outcome.verdicts.len();
-        check_outcome(outcome, count, BOUNDS, |_| Some(&plan)).map_err(|error| error.to_string())
+        let shapes = Shapes::of(&plan);
+        check_outcome(outcome, count, BOUNDS, |_| Some(&shapes)).map_err(|error| error.to_string())
     };
     assert_eq!(check(&shared(vec![0; rows], 16_000)), Ok(()));
     assert_eq!(
@@ -252,8 +255,9 @@ fn many_rows_of_a_shape_with_much_text_are_bounded() {
         routes: vec![],
         reasons: vec![],
     };
-    assert_eq!(check_outcome(&split(80), 1, BOUNDS, |_| Some(&plan)), Ok(()));
-    let error = check_outcome(&split(90), 1, BOUNDS, |_| Some(&plan)).unwrap_err();
+    let shapes = Shapes::of(&plan);
+    assert_eq!(check_outcome(&split(80), 1, BOUNDS, |_| Some(&shapes)), Ok(()));
+    let error = check_outcome(&split(90), 1, BOUNDS, |_| Some(&shapes)).unwrap_err();
     assert!(matches!(error, Fault::Large(_)), "{error}");
 }
 
