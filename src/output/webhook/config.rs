@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::SigningKey;
@@ -204,7 +205,7 @@ impl TryFrom<Section> for Config {
     }
 }
 
-/// An `http` or `https` URL. Shows without its query, which may hold a token.
+/// An `http` or `https` URL. Shows without what may hold a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(pub(super) Url);
 
@@ -238,12 +239,21 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     Ok(Endpoint(url))
 }
 
+/// Shows where it leads: the server, and the first part of the path. The rest may be the secret of
+/// whoever made the URL, as it is with Slack, Discord and Zapier, so of that it shows only what tells
+/// it from another.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.0.clone();
-        url.set_query(None);
-        url.set_fragment(None);
-        url.fmt(f)
+        let Self(url) = self;
+        let path = url.path();
+        let first = path[1..].find('/').map_or(path, |end| &path[..=end]);
+        let origin = url.origin().ascii_serialization();
+        if first == path && url.query().is_none() && url.fragment().is_none() {
+            return write!(f, "{origin}{path}");
+        }
+        write!(f, "{origin}{}", first.trim_end_matches('/'))?;
+        let [a, b, ..] = <[u8; 32]>::from(Sha256::digest(url.as_str()));
+        write!(f, "/…{a:02x}{b:02x}")
     }
 }
 
@@ -314,6 +324,19 @@ mod tests {
         assert_eq!(config.timeout, Period::from_millis(15_000));
         assert_eq!((config.concurrency.get(), config.ordering), (8, Ordering::Key));
         assert_eq!((config.allow_private, config.from), (false, StartFrom::Earliest));
+    }
+
+    #[test]
+    fn a_url_shows_where_it_leads_and_not_what_may_be_a_token() {
+        let shown = |url: &str| with_url(url).unwrap().url.to_string();
+        assert_eq!(shown("https://billing.example/hook"), "https://billing.example/hook");
+        assert_eq!(shown("https://billing.example"), "https://billing.example/");
+        let slack = "https://hooks.example:8443/services/T1/B2/t0k3n";
+        let (start, digest) = ("https://hooks.example:8443/services/…", 4);
+        assert!(shown(slack).starts_with(start), "{}", shown(slack));
+        assert_eq!(shown(slack).len(), start.len() + digest);
+        assert_ne!(shown(slack), shown("https://hooks.example:8443/services/T1/B2/other"));
+        assert!(shown("https://billing.example/?token=t").starts_with("https://billing.example/…"));
     }
 
     #[test]
