@@ -13,7 +13,7 @@ use crate::support::{cluster, connect};
 /// Runs the demo for a few seconds, with `folder` for everything temporary.
 fn demo(folder: &Path, database: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walmill"));
-    command.args(["demo", "--seconds", "4", "--rate", "50", "--listen", "127.0.0.1:0"]);
+    command.args(["demo", "--seconds", "10", "--rate", "50", "--listen", "127.0.0.1:0"]);
     command.arg("--plugins").arg(built_plugins()).env("TMPDIR", folder).env_remove("DATABASE_URL");
     if let Some(url) = database {
         command.env("DATABASE_URL", url);

@@ -240,8 +240,8 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
 }
 
 /// Shows where it leads: the server, and the first part of the path. The rest may be the secret of
-/// whoever made the URL, as it is with Slack, Discord and Zapier, so of that it shows only what tells
-/// it from another.
+/// whoever made the URL, as it is with Slack, Discord and Zapier: of that it shows only what tells
+/// one from another.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(url) = self;

@@ -3,12 +3,12 @@
 //! that nobody can make us ask without end, questions out of turn are few.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use url::Url;
@@ -28,9 +28,13 @@ const MAX_SIZE: usize = 256 << 10;
 const MAX_TRIED: usize = 8;
 
 /// A set of keys somewhere else.
-pub(super) struct KeySet {
+pub(super) struct KeySet(Arc<Shared>);
+
+struct Shared {
     place: Place,
     state: Mutex<State>,
+    /// Held by whoever asks, while the answer comes: the others wait for what comes of it.
+    asking: tokio::sync::Mutex<()>,
 }
 
 enum Place {
@@ -43,6 +47,8 @@ struct State {
     keys: Vec<Jwk>,
     /// When they were last asked for, whatever came of it.
     asked: Option<Instant>,
+    /// How many times something came of that.
+    outcomes: u64,
     /// Whether there was ever an answer.
     known: bool,
     turns: Turns,
@@ -50,11 +56,15 @@ struct State {
 
 impl KeySet {
     pub(super) fn at(url: Url) -> Self {
-        Self { place: Place::Url(url), state: Mutex::default() }
+        Self::of(Place::Url(url))
     }
 
     pub(super) fn in_file(path: PathBuf) -> Self {
-        Self { place: Place::File(path), state: Mutex::default() }
+        Self::of(Place::File(path))
+    }
+
+    fn of(place: Place) -> Self {
+        Self(Arc::new(Shared { place, state: Mutex::default(), asking: Default::default() }))
     }
 
     /// The key of that name, or all that could be meant where there is no name.
@@ -63,31 +73,48 @@ impl KeySet {
         kid: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Vec<DecodingKey>, Refused> {
-        // One asks, the others wait for what comes of it.
-        let mut state = self.state.lock().await;
-        let stale = state.asked.is_none_or(|asked| asked.elapsed() >= FRESH);
-        if stale && state.turns.take() {
-            self.ask(&mut state).await;
-        }
-        let mut keys = state.usable(kid, algorithm);
-        if keys.is_empty() && !stale && state.turns.take() {
-            self.ask(&mut state).await;
-            keys = state.usable(kid, algorithm);
+        let (mut keys, outcomes, stale) = {
+            let state = self.0.state();
+            (state.usable(kid, algorithm), state.outcomes, state.is_stale())
+        };
+        if keys.is_empty() || stale {
+            // A task of its own: whoever asks may hang up, and what comes is for all the others.
+            let shared = Arc::clone(&self.0);
+            let _ = tokio::spawn(async move { shared.ask_since(outcomes).await }).await;
+            keys = self.0.state().usable(kid, algorithm);
         }
         match keys.is_empty() {
             false => Ok(keys),
-            true if state.known => Err(Refused::UnknownKey),
+            true if self.0.state().known => Err(Refused::UnknownKey),
             true => Err(Refused::NoKeys),
         }
     }
+}
 
-    async fn ask(&self, state: &mut State) {
-        state.asked = Some(Instant::now());
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each of its fields is whole by itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks, if it may, and unless something has come of another's question since then.
+    async fn ask_since(&self, outcomes: u64) {
+        let _one = self.asking.lock().await;
+        {
+            let mut state = self.state();
+            if state.outcomes != outcomes || !state.turns.take() {
+                return;
+            }
+            state.asked = Some(Instant::now());
+        }
         let answer = match timeout(PATIENCE, self.fetch()).await {
             Ok(answer) => answer,
             Err(_) => Err(anyhow::anyhow!("no answer within {PATIENCE:?}")),
         };
-        match answer.and_then(|bytes| read(&bytes)) {
+        let answer = answer.and_then(|bytes| read(&bytes));
+        let mut state = self.state();
+        state.outcomes += 1;
+        match answer {
             Ok(keys) => {
                 info!(keys = keys.len(), from = %self.place, "read the issuer's keys");
                 (state.keys, state.known) = (keys, true);
@@ -135,6 +162,10 @@ fn read(bytes: &[u8]) -> anyhow::Result<Vec<Jwk>> {
 }
 
 impl State {
+    fn is_stale(&self) -> bool {
+        self.asked.is_none_or(|asked| asked.elapsed() >= FRESH)
+    }
+
     fn usable(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<DecodingKey> {
         let meant = |key: &&Jwk| kid.is_none() || key.common.key_id.as_deref() == kid;
         let usable = self.keys.iter().filter(meant).filter(|key| fits(key, algorithm));
@@ -190,6 +221,9 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -200,6 +234,26 @@ mod tests {
         assert_eq!((0..10).filter(|_| turns.take()).count(), 1);
         tokio::time::advance(TURN * 100).await;
         assert_eq!((0..10).filter(|_| turns.take()).count(), 3);
+    }
+
+    #[tokio::test]
+    async fn whoever_hangs_up_while_the_keys_come_takes_them_from_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let keys = Arc::new(KeySet::at(url.parse().unwrap()));
+        let asker = Arc::clone(&keys);
+        let asker =
+            tokio::spawn(async move { asker.find(Some("other"), Algorithm::EdDSA).await.is_ok() });
+        let (mut socket, _) = listener.accept().await.unwrap();
+        asker.abort();
+        assert!(asker.await.unwrap_err().is_cancelled());
+        let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a",
+            "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{set}", set.len());
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        // The only question there was; this one waits for its answer.
+        assert_eq!(keys.find(Some("a"), Algorithm::EdDSA).await.unwrap().len(), 1);
+        assert_eq!(keys.0.state().turns.left, TURNS - 1);
     }
 
     #[test]
