@@ -121,7 +121,8 @@ impl Inner {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         if is_on(Mutation::Hoard) {
-            std::mem::forget(vec![1_u8; 4 << 20]);
+            // Written, whatever the optimizer thinks of it.
+            std::mem::forget(std::hint::black_box(vec![1_u8; 4 << 20]));
         }
         Ok(())
     }
