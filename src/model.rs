@@ -22,6 +22,7 @@ pub mod replay;
 pub mod secret;
 pub mod shadow;
 pub mod status;
+pub mod veil;
 
 pub use event::{EventRecord, EventsBuilder, Op};
 pub use finding::{Finding, Severity};

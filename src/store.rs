@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::model::veil::Veil;
 use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, clock};
 use backfill::Backfills;
 use checkpoint::Checkpoints;
@@ -142,12 +143,15 @@ struct Inner {
     meta: Keyspace,
     db: Database,
     epoch: Epoch,
+    veil: Veil,
     config: Config,
     metrics: Arc<Metrics>,
     folder: Folder,
 }
 
 const EPOCH: &str = "epoch";
+/// The secret of [`Veil`]s.
+const VEIL: &str = "veil";
 const ORIGIN: &str = "origin";
 /// The folder of what is not committed yet.
 const SPILL: &str = "spill";
@@ -171,6 +175,12 @@ impl Store {
         let janitor = Janitor::start(&inner).context("start a thread").map_err(unusable)?;
         *inner.janitor.lock().unwrap_or_else(PoisonError::into_inner) = Some(janitor);
         Ok(Self { inner })
+    }
+
+    /// What hides the values of keys. Its secret is made with the store and stays with it.
+    #[must_use]
+    pub fn veil(&self) -> &Veil {
+        &self.inner.veil
     }
 
     /// Which making of the store this is.
@@ -387,7 +397,7 @@ impl Inner {
     ) -> Result<Self, StoreError> {
         let small = |name| db.keyspace(name, database::small);
         let meta = small("meta")?;
-        let epoch = epoch(&db, &meta)?;
+        let (epoch, veil) = (epoch(&db, &meta)?, veil(&db, &meta)?);
         let blocks = db.keyspace("journal", database::blocks)?;
         let records = Arc::new(journal::Records::open((&db, &meta), blocks)?);
         // What was read from disk is on disk: the database synced its log when it opened.
@@ -415,6 +425,7 @@ impl Inner {
             meta,
             db,
             epoch,
+            veil,
             config: config.clone(),
             metrics,
             folder,
@@ -432,6 +443,19 @@ fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
     meta.insert(EPOCH, epoch.to_be_bytes())?;
     db.persist(PersistMode::SyncAll)?;
     Ok(Epoch(epoch))
+}
+
+fn veil(db: &Database, meta: &Keyspace) -> Result<Veil, StoreError> {
+    if let Some(bytes) = meta.get(VEIL)? {
+        let secret = <[u8; 32]>::try_from(&*bytes);
+        let secret =
+            secret.map_err(|_| StoreError::Damaged { what: "the secret of keys".into() })?;
+        return Ok(Veil::new(secret));
+    }
+    let secret = rand::random::<[u8; 32]>();
+    meta.insert(VEIL, secret)?;
+    db.persist(PersistMode::SyncAll)?;
+    Ok(Veil::new(secret))
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {

@@ -3,11 +3,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
 
 use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::{json, tagged};
 use crate::model::event::{EventsBuilder, KEY_END, REPLAYED};
+use crate::model::veil::Veil;
 use crate::model::{EventId, Op};
 
 /// Writes events. It keeps what is the same for every event, and its scratch space.
@@ -15,6 +15,8 @@ use crate::model::{EventId, Op};
 pub struct Encoder {
     /// `"specversion":…,"source":…` up to the type.
     head: Vec<u8>,
+    /// Names keys that a plugin hides.
+    veil: Veil,
     key: Vec<u8>,
     /// What order needs beside the key: the one that the row had before, where an update changed
     /// it, or that this is a barrier.
@@ -29,11 +31,11 @@ pub struct Encoder {
 impl Encoder {
     /// Events of a source, `/<source name>/<system identifier>/<timeline>`.
     #[must_use]
-    pub fn new(source: &str) -> Self {
+    pub fn new(source: &str, veil: Veil) -> Self {
         let mut head = b"{\"specversion\":\"1.0\",\"source\":".to_vec();
         json::string(&mut head, source.as_bytes());
         let (key, key_end, transaction_text) = (Vec::new(), Vec::new(), Vec::new());
-        Self { head, key, key_end, transaction: None, transaction_text, again: b"" }
+        Self { head, veil, key, key_end, transaction: None, transaction_text, again: b"" }
     }
 
     /// Forgets the transaction it wrote last: another batch counts its own. `again`: its events
@@ -55,13 +57,14 @@ impl Encoder {
     ) {
         let table = tables.get(row.table);
         self.key.clear();
-        write_key(&mut self.key, batch, table, row.op, (row.new, row.hidden_key));
+        write_key(&mut self.key, &self.veil, batch, table, row.op, (row.new, row.hidden_key));
         self.key_end.clear();
         if row.op.is_barrier() {
             self.key_end.push(KEY_END);
         } else if changes_key(batch, table, row) {
             self.key_end.push(KEY_END);
-            write_key(&mut self.key_end, batch, table, row.op, (row.old, row.hidden_old));
+            let old = (row.old, row.hidden_old);
+            write_key(&mut self.key_end, &self.veil, batch, table, row.op, old);
         }
         self.write_transaction(batch, row.transaction);
         let Self { head, key, key_end, transaction_text, again, .. } = self;
@@ -132,9 +135,16 @@ fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
 }
 
 /// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
-/// replaced a key column its value must not come out here, so the key is a digest of the old one:
+/// replaced a key column its value must not come out here, so the old one stands behind a veil:
 /// still the same for the same row, so order per key holds.
-fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, op: Op, (of, hidden): (Span, Span)) {
+fn write_key(
+    out: &mut Vec<u8>,
+    veil: &Veil,
+    batch: &Batch,
+    table: &Table,
+    op: Op,
+    (of, hidden): (Span, Span),
+) {
     if matches!(op, Op::Message | Op::Gap) {
         return out.extend_from_slice(op.name().as_bytes());
     }
@@ -145,7 +155,7 @@ fn write_key(out: &mut Vec<u8>, batch: &Batch, table: &Table, op: Op, (of, hidde
         return;
     }
     if hidden.is_some() {
-        return write_key_digest(out, batch, hidden);
+        return write_hidden_key(out, veil, batch, hidden);
     }
     let cells = batch.cells(of);
     for &column in &table.key {
@@ -176,25 +186,22 @@ fn changes_key(batch: &Batch, table: &Table, row: &Row) -> bool {
     table.key.iter().any(|&column| differ(new.get(column), old.get(column)))
 }
 
-fn write_key_digest(out: &mut Vec<u8>, batch: &Batch, key: Span) {
-    let mut digest = Sha256::new();
+fn write_hidden_key(out: &mut Vec<u8>, veil: &Veil, batch: &Batch, key: Span) {
+    let mut veiled = veil.begin();
     for &cell in batch.cells(key) {
         // A length before each part, so that no two keys give the same bytes.
         match batch.value(cell) {
             Value::Text(bytes) | Value::Heap(_, bytes) => {
-                digest.update((bytes.len() as u64).to_be_bytes());
-                digest.update(bytes);
+                veiled.part(&(bytes.len() as u64).to_be_bytes());
+                veiled.part(bytes);
             }
             Value::Inline(tag, data) => {
-                digest.update([u8::MAX, tag]);
-                digest.update(data.to_be_bytes());
+                veiled.part(&[u8::MAX, tag]);
+                veiled.part(&data.to_be_bytes());
             }
         }
     }
-    out.extend_from_slice(b"/~");
-    for byte in digest.finalize().iter().take(12) {
-        out.extend_from_slice(&format_hex(*byte));
-    }
+    veiled.write(out);
 }
 
 fn format_hex(byte: u8) -> [u8; 2] {

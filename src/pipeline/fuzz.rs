@@ -30,7 +30,8 @@ pub fn events(store: &Store, block: Block) -> Result<Vec<Vec<u8>>, ChangesError>
     let mut changes = Changes::new(store.clone(), patterns.0, patterns.1, gate, Offset::START);
     let (mut batch, mut tables) = (Batch::behind(Offset::START), Tables::default());
     changes.read_block(block, &mut batch, &mut tables, &Limits::default())?;
-    let (mut encoder, mut out) = (Encoder::new("/fuzz/1/1"), EventsBuilder::default());
+    let mut encoder = Encoder::new("/fuzz/1/1", store.veil().clone());
+    let mut out = EventsBuilder::default();
     for row in &batch.rows {
         encoder.event(&mut out, &batch, &tables, row, "fuzz", false);
     }

@@ -144,7 +144,8 @@ impl Transform {
     /// From here on events say that they come from there.
     pub fn set_source(&mut self, origin: &Origin) {
         let Origin { slot, system_identifier, timeline, .. } = origin;
-        self.encoder = Some(Encoder::new(&format!("/{slot}/{system_identifier}/{timeline}")));
+        let source = format!("/{slot}/{system_identifier}/{timeline}");
+        self.encoder = Some(Encoder::new(&source, self.store.veil().clone()));
     }
 
     /// Where the tables of the next batch go.
@@ -250,7 +251,8 @@ impl Transform {
     }
 
     fn encode(&mut self, batch: &Batch, outcome: &mut Outcome) {
-        let encoder = self.encoder.get_or_insert_with(|| Encoder::new("/"));
+        let veil = || self.store.veil().clone();
+        let encoder = self.encoder.get_or_insert_with(|| Encoder::new("/", veil()));
         encoder.start_batch(self.again);
         let last = last_of_transactions(batch, self.streams.count());
         let mut builders: Vec<EventsBuilder> = Vec::new();

@@ -3,8 +3,10 @@
 
 mod body;
 mod places;
+mod taken;
 mod wire;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use tracing::{debug, warn};
 
 use super::{GRACE, Server};
 use places::{Addresses, Place};
+use taken::Answers;
 use wire::Wire;
 pub(super) use wire::{Progress, Stalled};
 
@@ -168,12 +171,20 @@ async fn serve_http<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let progress = Arc::clone(&wire.progress);
+    let (progress, answers) = (Arc::clone(&wire.progress), Answers::new());
+    let (of_request, of_answers) = (Arc::clone(&progress), Arc::clone(&answers));
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(body::body);
-        request.extensions_mut().insert(Arc::clone(&progress));
+        request.extensions_mut().insert(Arc::clone(&of_request));
         request.extensions_mut().insert(Peer(peer.ip()));
-        routes.clone().oneshot(request)
+        let (answer, answers) = (routes.clone().oneshot(request), Arc::clone(&of_answers));
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(match version {
+                Version::One => answer,
+                Version::Two => answer.map(|body| answers.watch(body)),
+            })
+        }
     });
     let io = TokioIo::new(wire);
     macro_rules! until_shutdown {
@@ -200,7 +211,16 @@ where
             builder.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING);
             builder.max_concurrent_streams(MAX_REQUESTS).max_header_list_size(16 << 10);
             builder.max_send_buf_size(server.buffer().clamp(LEAST_BUFFER, 16 << 20));
-            until_shutdown!(builder.serve_connection(io, service))
+            let served = async { until_shutdown!(builder.serve_connection(io, service)) };
+            let patience = server.config.client_timeout.duration() + GRACE;
+            tokio::select! {
+                result = served => result,
+                () = answers.untaken(patience) => {
+                    progress.give_up();
+                    debug!(%peer, "an answer was not taken in time");
+                    Ok(())
+                }
+            }
         }
     }
 }

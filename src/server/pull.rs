@@ -46,8 +46,10 @@ pub(super) async fn events(
     let (stream, access) = server.open(&name, &wishes, &reader).await?;
     let asked = asked?;
     access.check(asked.filter.as_ref())?;
-    let seat =
-        access.wanted(asked.filter.as_ref()).map(|wanted| Seat::new(wanted, Form::CloudEvents));
+    let veil = server.state.store.veil();
+    let seat = access
+        .wanted(asked.filter.as_ref(), veil)
+        .map(|wanted| Seat::new(wanted, Form::CloudEvents));
     let start = asked.place.begin(&stream, &server).await?;
     let mut feed = Feed::new(stream, start);
     let mut page = Page::new(start.after, start.gap, asked.limit, seat);

@@ -62,7 +62,7 @@ pub(super) async fn subscribe(
         (REPLAY_FROM, server.cursor(start.after).to_string()),
     ];
     let mut guardian = Guardian::new(Arc::clone(&server), reader);
-    let wanted = access.wanted(filter.as_ref());
+    let wanted = access.wanted(filter.as_ref(), server.state.store.veil());
     guardian.watch(stream.name(), access);
     let subscriber = Subscriber {
         feed: Feed::of(stream, start, wanted, Form::Sse),

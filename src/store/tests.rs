@@ -198,10 +198,13 @@ fn a_second_opener_is_told_that_the_store_is_in_use() {
     let store = open(dir.path());
     let second = Store::open(&config(dir.path()), Arc::new(Metrics::new()));
     assert!(matches!(second, Err(OpenError::Locked(_))));
-    let epoch = store.epoch();
+    let (epoch, veil) = (store.epoch(), store.veil().clone());
     store.close().unwrap();
     drop(store);
-    assert_eq!(open(dir.path()).epoch(), epoch);
+    let again = open(dir.path());
+    assert_eq!((again.epoch(), again.veil()), (epoch, &veil));
+    let other = tempfile::tempdir().unwrap();
+    assert_ne!(open(other.path()).veil(), &veil, "each store has a secret of its own");
 }
 
 #[test]

@@ -167,6 +167,7 @@ async fn a_message_in_endless_empty_fragments_is_no_sign_of_life() {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -182,7 +183,12 @@ fn frame_of_two(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// `GET /livez` at `localhost`, by HPACK's static table and literals.
 fn get() -> Vec<u8> {
-    [b"\x82\x86\x04\x06/livez\x01\x09localhost".as_slice()].concat()
+    get_of("/livez")
+}
+
+fn get_of(path: &str) -> Vec<u8> {
+    let len = u8::try_from(path.len()).expect("a short path");
+    [b"\x82\x86\x04", [len].as_slice(), path.as_bytes(), b"\x01\x09localhost"].concat()
 }
 
 /// The kinds of the frames in an answer.
@@ -252,5 +258,44 @@ async fn headers_that_go_on_for_ever_end_the_connection() {
     assert!(flood.await.expect("a flood") < 100_000, "a gigabyte of headers was listened to");
     assert!(kinds(&answer).contains(&GOAWAY), "{:?}", kinds(&answer));
     assert!(resident() < before + BOUND);
+    is_well(&server).await;
+}
+
+/// Begins HTTP/2 with these settings, and asks for a path.
+async fn ask_for(server: &Serving, settings: &[u8], path: &str) -> TcpStream {
+    let mut stream = open(server).await;
+    let asked = [
+        PREFACE.to_vec(),
+        frame_of_two(SETTINGS, 0, 0, settings),
+        frame_of_two(HEADERS, 0x05, 1, &get_of(path)),
+    ];
+    stream.write_all(&asked.concat()).await.expect("send");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_none_of_an_answer_over_http_2_is_let_go_and_who_waits_for_events_is_not() {
+    let timeout = Period::from_millis(300);
+    let config = Config { client_timeout: timeout, ..Config::default() };
+    let server = Serving::configured(config, store::Config::default()).await;
+    server.commit("posts", 1);
+    let mut patient = ask_for(&server, b"", "/v1/streams/posts/sse?from=latest").await;
+    // SETTINGS_INITIAL_WINDOW_SIZE of nothing.
+    let no_window = b"\x00\x04\x00\x00\x00\x00";
+    for path in ["/v1/streams/posts/events", "/v1/streams/posts/sse?from=earliest"] {
+        let mut stream = ask_for(&server, no_window, path).await;
+        let answer = rest(&mut stream).await;
+        assert!(kinds(&answer).contains(&HEADERS), "{path}: {:?}", kinds(&answer));
+        assert!(!kinds(&answer).contains(&DATA), "{path}: there was no room for any");
+    }
+    // Far longer than the timeout has passed for this one, too.
+    server.commit("posts", 1);
+    let mut came = Vec::new();
+    let event = async {
+        while !came.windows(4).any(|bytes| bytes == b"id: ") {
+            came.push(patient.read_u8().await.expect("it is still served"));
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, event).await.is_ok(), "no event");
     is_well(&server).await;
 }

@@ -70,7 +70,7 @@ impl Side {
             tables: Tables::default(),
             stages: chain.iter().map(stage).collect(),
             streams: DryStreams::new(&config.name, config.streams.clone()),
-            encoder: Encoder::new("/"),
+            encoder: Encoder::new("/", store.veil().clone()),
             until,
             at: after,
             times: trial.times,

@@ -12,6 +12,7 @@ use super::config::{Allow, Rule};
 use super::principal::{Kind, Principal};
 use crate::model::Finding;
 use crate::model::access::{Grant, Refusal, RowKey, Subscriber};
+use crate::model::veil::Veil;
 use crate::server::fanout::{View, Wanted};
 use crate::server::filter::Filter;
 use crate::server::{Config, Server};
@@ -56,10 +57,14 @@ pub(in crate::server) struct Access {
 
 impl Access {
     /// What is wanted, within what may be seen; `None`: all of the stream as it is.
-    pub(in crate::server) fn wanted(&self, filter: Option<&Filter>) -> Option<Arc<Wanted>> {
+    pub(in crate::server) fn wanted(
+        &self,
+        filter: Option<&Filter>,
+        veil: &Veil,
+    ) -> Option<Arc<Wanted>> {
         let Grant { rows, hidden, .. } = &self.grant;
         let limits = rows.iter().map(|key| key.column.as_str());
-        let view = View::new(hidden.iter().map(String::as_str), limits);
+        let view = View::new(veil.clone(), hidden.iter().map(String::as_str), limits);
         if filter.is_none() && view.is_whole() {
             return None;
         }

@@ -25,6 +25,11 @@ impl Progress {
         self.stalled.load(Ordering::Relaxed)
     }
 
+    /// Notes that the connection is given up because its peer took nothing.
+    pub(super) fn give_up(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
     /// Waits for `work`, which writes, as long as the peer takes at least one byte per `patience`.
     pub(in crate::server) async fn patiently<T>(
         &self,

@@ -2,16 +2,18 @@
 //! it had no right to.
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::scan::{Members, Rows, member};
 use crate::model::EventRecord;
 use crate::model::event::Order;
+use crate::model::veil::Veil;
 use crate::server::filter::label;
 
 /// What is left out of events. Two readers with equal views get the same bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
+    /// Names keys that have a hidden column.
+    veil: Veil,
     /// Columns that are left out, as they stand in JSON.
     hidden: Vec<Box<[u8]>>,
     /// Columns that decide which rows it sees: an old row that differs in one of them was perhaps
@@ -21,10 +23,12 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new<'a>(
+        veil: Veil,
         hidden: impl IntoIterator<Item = &'a str>,
         limits: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let mut view = Self {
+            veil,
             hidden: hidden.into_iter().map(label).collect(),
             limits: limits.into_iter().map(label).collect(),
         };
@@ -36,6 +40,15 @@ impl View {
     /// Whether every event is seen as it is.
     pub(crate) fn is_whole(&self) -> bool {
         self.hidden.is_empty() && self.limits.is_empty()
+    }
+
+    /// `"schema.table/~…"`: still the same for the same row, and nothing of its key in it.
+    fn write_hidden_key(&self, out: &mut Vec<u8>, subject: &[u8]) {
+        out.extend_from_slice(subject.split(|&byte| byte == b'/').next().unwrap_or_default());
+        let mut veiled = self.veil.begin();
+        veiled.part(subject);
+        veiled.write(out);
+        out.push(b'"');
     }
 
     fn hides(&self, label: &[u8]) -> bool {
@@ -63,7 +76,7 @@ impl View {
         let hides_key = Members::of(key).any(|(label, _)| self.hides(label));
         let mut out = Vec::with_capacity(json.len());
         write_object(&mut out, Members::of(json), |out, label, value| match label {
-            b"\"subject\"" | b"\"partitionkey\"" if hides_key => out.extend(digest(value)),
+            b"\"subject\"" | b"\"partitionkey\"" if hides_key => self.write_hidden_key(out, value),
             b"\"data\"" => self.write_data(out, value, rows),
             _ => out.extend_from_slice(value),
         });
@@ -126,21 +139,12 @@ fn write_object<'a>(
     out.push(b'}');
 }
 
-/// `"schema.table/~…"`: still the same for the same row, and nothing of its key in it.
-fn digest(subject: &[u8]) -> Vec<u8> {
-    let table = subject.split(|&byte| byte == b'/').next().unwrap_or_default();
-    let digest = Sha256::digest(subject);
-    let mut text = table.to_vec();
-    text.extend_from_slice(b"/~");
-    digest.iter().take(12).for_each(|byte| text.extend(format!("{byte:02x}").bytes()));
-    text.push(b'"');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Offset;
+
+    const VEIL: Veil = Veil::new([7; 32]);
 
     fn seen(view: &View, key: &'static [u8], json: &str) -> Option<String> {
         let json = Bytes::from(json.to_owned());
@@ -150,14 +154,18 @@ mod tests {
 
     #[test]
     fn hidden_columns_are_nowhere_in_the_event() {
-        let view = View::new(["email"], []);
+        let view = View::new(VEIL, ["email"], []);
         let json = r#"{"id":"1","subject":"s.t/a@b","partitionkey":"s.t/a@b","data":{"op":"update","key":{"email":"a@b"},"record":{"email":"a@b","n":1},"old_record":{"n":0,"email":"c@d"},"unchanged":["email","big"]}}"#;
         let text = seen(&view, b"s.t/a@b", json).unwrap();
         assert!(!text.contains('@') && !text.contains("email"), "{text}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["data"]["record"], serde_json::json!({ "n": 1 }));
         assert_eq!(value["data"]["unchanged"], serde_json::json!(["big"]));
-        assert!(value["subject"].as_str().unwrap().starts_with("s.t/~"));
+        let subject = value["subject"].as_str().unwrap();
+        assert!(subject.starts_with("s.t/~"));
+        assert_eq!(value["partitionkey"], subject, "the same for the same row");
+        let other = seen(&View::new(Veil::new([8; 32]), ["email"], []), b"s.t/a@b", json).unwrap();
+        assert!(!other.contains(subject), "whoever lacks the secret can't make it");
         let schema = r#"{"type":"walmill.schema.changed","data":{"columns":["email"]}}"#;
         assert_eq!(seen(&view, b"s.t\0", schema), None);
         let gap = r#"{"type":"walmill.gap","data":{}}"#;
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_old_row_is_shown_only_to_who_could_see_it() {
-        let view = View::new([], ["tenant"]);
+        let view = View::new(VEIL, [], ["tenant"]);
         let old = |new: &str, old: &str| {
             let json = format!(r#"{{"data":{{"record":{new},"old_record":{old}}}}}"#);
             let text = seen(&view, b"s.t/1", &json).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::join::Binding;
 use super::pass::Pass;
+use crate::model::veil::Veil;
 use crate::model::{Finding, Offset};
 use crate::server::Server;
 use crate::server::auth::{Access, Guardian, Lapse};
@@ -62,7 +63,7 @@ impl Reading {
             match self.pass.reader.access(name, server).await {
                 Ok(access) => {
                     let start = place(&stream);
-                    self.read(stream, start, access);
+                    self.read(stream, start, access, server.state.store.veil());
                 }
                 Err(why) => {
                     self.refused.insert(name.to_owned());
@@ -76,13 +77,13 @@ impl Reading {
         }
     }
 
-    fn read(&mut self, stream: Arc<Stream>, start: Start, access: Access) {
+    fn read(&mut self, stream: Arc<Stream>, start: Start, access: Access, veil: &Veil) {
         let Some(wanted) = &self.wanted else { return };
         if let Err(why) = access.check(Some(wanted)) {
             self.why.get_or_insert(why);
         }
         let filter = (!wanted.is_everything()).then_some(wanted);
-        let wanted = access.wanted(filter);
+        let wanted = access.wanted(filter, veil);
         self.guardian.watch(stream.name(), access);
         self.feeds.push(Feed::of(stream, start, wanted, Form::Bare));
     }

@@ -127,7 +127,7 @@ impl Wish {
             let (stream, access) = server.open(&name, &wishes, reader).await?;
             access.check(self.filter.as_ref())?;
             let start = place.begin(&stream, server).await?;
-            let wanted = access.wanted(self.filter.as_ref());
+            let wanted = access.wanted(self.filter.as_ref(), server.state.store.veil());
             granted.push(Subscription {
                 id: self.id.clone(),
                 feed: Feed::of(stream, start, wanted, form),
