@@ -62,9 +62,9 @@ struct Pending {
     alone: bool,
 }
 
-/// An event by its place and its JSON, which says its stream: two pipelines make events of one
-/// place and one key from a table that both read.
-type Name = (Offset, Bytes);
+/// An event by its stream, its place and its key: two pipelines make events of one place and one
+/// key from a table that both read. Not by its JSON, which says more when it is replayed.
+type Name = (Box<str>, Offset, Bytes);
 
 /// Why librdkafka last had trouble.
 #[derive(Clone, Default)]
@@ -150,15 +150,24 @@ impl Kafka {
     }
 
     /// Hands those events to the producer that it does not have already.
-    fn hand_over(&self, state: &mut State, events: &[EventRecord]) -> Result<(), Undelivered> {
+    /// `names` are those of the events that it has then.
+    fn hand_over(
+        &self,
+        state: &mut State,
+        events: &[EventRecord],
+        names: &mut Vec<Name>,
+    ) -> Result<(), Undelivered> {
         for (taken, event) in events.iter().enumerate() {
-            let name = name(event);
+            let failed = |error| Undelivered { taken, error };
+            let envelope = Envelope::read(event).map_err(failed)?;
+            let stream = envelope.attribute("stream").into();
+            let name = (stream, event.offset, event.key.clone());
             if !state.pending.contains_key(&name) {
                 let alone = events.len() == 1 && state.pending.is_empty();
-                let answers = self.produce(state, event);
-                let answers = answers.map_err(|error| Undelivered { taken, error })?;
-                state.pending.insert(name, Pending { answers, alone });
+                let answers = self.produce(state, &envelope).map_err(failed)?;
+                state.pending.insert(name.clone(), Pending { answers, alone });
             }
+            names.push(name);
         }
         Ok(())
     }
@@ -166,12 +175,11 @@ impl Kafka {
     fn produce(
         &self,
         state: &State,
-        event: &EventRecord,
+        envelope: &Envelope<'_>,
     ) -> Result<VecDeque<DeliveryFuture>, DeliverError> {
-        let envelope = Envelope::read(event)?;
-        let topic = self.config.topic.name(&envelope)?;
+        let topic = self.config.topic.name(envelope)?;
         let mut answers = VecDeque::with_capacity(1);
-        for message in self.encoder.messages(&envelope) {
+        for message in self.encoder.messages(envelope) {
             let record = FutureRecord::to(&topic).key(&*message.key).headers(headers(&message));
             let record = match message.body.as_deref() {
                 Some(body) => record.payload(body),
@@ -244,19 +252,17 @@ impl Output for Kafka {
 
     async fn deliver(&self, events: &[EventRecord]) -> Result<(), Undelivered> {
         let mut state = self.state.lock().await;
-        let stopped = self.hand_over(&mut state, events);
-        let handed =
-            stopped.as_ref().map_or_else(|undelivered| undelivered.taken, |()| events.len());
+        let mut names = Vec::with_capacity(events.len());
+        let stopped = self.hand_over(&mut state, events, &mut names);
         let deadline = Instant::now() + self.config.timeout.duration();
-        for (taken, event) in events[..handed].iter().enumerate() {
-            let name = name(event);
-            let error = match timeout_at(deadline, state.answer(&name)).await {
+        for (taken, (event, name)) in events.iter().zip(&names).enumerate() {
+            let error = match timeout_at(deadline, state.answer(name)).await {
                 Ok(Ok(())) => {
-                    state.pending.remove(&name);
+                    state.pending.remove(name);
                     continue;
                 }
                 Ok(Err(error)) => {
-                    let pending = state.pending.remove(&name);
+                    let pending = state.pending.remove(name);
                     let alone = pending.is_some_and(|pending| pending.alone);
                     let error = self.judge(event.id(), &error, alone);
                     self.renew(&mut state).await;
@@ -274,10 +280,6 @@ impl Output for Kafka {
         }
         stopped
     }
-}
-
-fn name(event: &EventRecord) -> Name {
-    (event.offset, event.json.clone())
 }
 
 /// A CloudEvent's attributes, as the Kafka protocol binding names them.

@@ -238,6 +238,10 @@ impl Nats {
             if self.config.reads_several() {
                 message.id = format!("{}/{}", envelope.attribute("stream"), message.id);
             }
+            if event.is_replayed() {
+                // A person wants it once more, whatever the server has seen of it lately.
+                message.id = format!("{}/{:08x}", message.id, rand::random::<u32>());
+            }
             let publish = self.publish(&message, previous.as_deref());
             let ack = context.send_publish(subject.to_string(), publish).await;
             let ack = ack.map_err(|error| judge(envelope.id(), error))?;

@@ -3,6 +3,8 @@
 use async_nats::jetstream::{self, stream};
 use futures_util::StreamExt as _;
 use serde_json::json;
+use walmill::model::Offset;
+use walmill::model::replay::{Part, ReplayState};
 use walmill::output::nats::{Config, Nats};
 use walmill::store::dead_letter::By;
 
@@ -164,6 +166,32 @@ async fn events_that_two_pipelines_made_of_one_change_are_both_stored() {
     for subject in ["walmill.orders", "walmill.audit"] {
         assert_eq!(subjects.iter().filter(|own| *own == subject).count(), 2, "{subjects:?}");
     }
+}
+
+#[tokio::test]
+async fn a_replay_is_stored_again_though_the_server_has_seen_its_events_a_moment_ago() {
+    let Some(server) = server::nats().map(|server| server.with(&[])) else { return };
+    let context = client(&server).await;
+    make_stream(&context, stream::Config::default()).await;
+    let mut streams = Streams::new();
+    let sent = streams.commit("orders", &[KEYS[0], KEYS[1]]);
+    let output = output(&streams, &server, "");
+    until("both are stored", || streams.checkpoint("orders") == sent.last().copied()).await;
+    let billing = Part::Output("billing".into());
+    let all = (Offset::START, Offset::end_of(sent[1].commit));
+    let asked = streams.store.ask_for_replay(billing.clone(), all, (None, None));
+    assert!(asked.expect("write the store").is_some());
+    until("it was replayed", || {
+        let replay = streams.store.replay(&billing).expect("read the store").expect("a replay");
+        replay.state == ReplayState::Done
+    })
+    .await;
+    output.stop().await;
+    let header = |message: &async_nats::jetstream::message::StreamMessage| {
+        message.headers.get("ce-id").map(ToString::to_string).unwrap_or_default()
+    };
+    let came: Vec<String> = stored(&context).await.iter().map(header).collect();
+    assert_eq!(came, [ids(&sent), ids(&sent)].concat(), "under the same ids");
 }
 
 #[tokio::test]
