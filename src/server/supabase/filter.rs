@@ -110,7 +110,9 @@ impl Node {
             Self::Any(nodes) if negated => product(nodes, negated),
             Self::All(nodes) | Self::Any(nodes) => {
                 let each = nodes.iter().map(|node| node.groups(negated));
-                bounded(each.collect::<Result<Vec<_>, _>>()?.concat())
+                let each = each.collect::<Result<Vec<_>, _>>()?;
+                bounded(each.iter().map(Vec::len).sum())?;
+                Ok(each.concat())
             }
         }
     }
@@ -120,17 +122,19 @@ impl Node {
 fn product(nodes: &[Node], negated: bool) -> Result<Vec<Vec<Condition>>, String> {
     nodes.iter().try_fold(vec![Vec::new()], |ways, node| {
         let more = node.groups(negated)?;
-        let both = |way: &Vec<Condition>| {
+        // Before they are made: each is a copy of many conditions.
+        bounded(ways.len() * more.len())?;
+        let with = |way: &Vec<Condition>| {
             let way = way.clone();
-            more.iter().map(move |more| [way.clone(), more.clone()].concat())
+            more.iter().map(move |more| [way.as_slice(), more].concat())
         };
-        bounded(ways.iter().flat_map(both).collect())
+        Ok(ways.iter().flat_map(with).collect())
     })
 }
 
-fn bounded(ways: Vec<Vec<Condition>>) -> Result<Vec<Vec<Condition>>, String> {
-    match ways.len() {
-        0..=MOST_GROUPS => Ok(ways),
+fn bounded(ways: usize) -> Result<(), String> {
+    match ways {
+        0..=MOST_GROUPS => Ok(()),
         many => Err(format!("this can hold in {many} ways, which is more than {MOST_GROUPS}")),
     }
 }

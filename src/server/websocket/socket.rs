@@ -6,18 +6,16 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, Bytes};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio_tungstenite::WebSocketStream;
+use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message};
 
@@ -26,17 +24,14 @@ use crate::server::runs::Parts;
 
 /// Read at once. Clients say little, and an idle connection keeps so much memory for it.
 const READ: usize = 512;
-/// What stands behind a client's key in the digest that proves that we speak the protocol.
-const KEY_END: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The answer to a handshake.
 pub(super) fn switching(headers: &HeaderMap, protocol: Option<HeaderValue>) -> Response {
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map_or(&b""[..], HeaderValue::as_bytes);
-    let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, KEY_END].concat());
     let head = [
         (header::CONNECTION, "upgrade".to_owned()),
         (header::UPGRADE, "websocket".to_owned()),
-        (header::SEC_WEBSOCKET_ACCEPT, STANDARD.encode(accept)),
+        (header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key)),
     ];
     let mut response = (StatusCode::SWITCHING_PROTOCOLS, head, Body::empty()).into_response();
     if let Some(protocol) = protocol {

@@ -126,6 +126,34 @@ async fn the_answer_to_a_join_repeats_the_bindings_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_should_wait_until_changes_are_live_comes_when_they_are() {
+    let stand = Stand::start().await;
+    let mut wire = Wire::open(&stand, "").await;
+    for (reference, options) in
+        [json!({ "wait": true, "timeout": 15000 }), json!({ "wait": false })]
+            .into_iter()
+            .enumerate()
+    {
+        let id = reference + 1;
+        let bindings = json!([{ "event": "*", "schema": "public", "table": "todos" }]);
+        let config = json!({
+            "postgres_changes": bindings, "postgres_changes_options": options,
+            "presence": { "enabled": false },
+        });
+        let topic = format!("realtime:waits-{id}");
+        wire.join(&topic, json!({ "config": config })).await;
+        let answer = wire.next().await;
+        assert_eq!((&answer["topic"], &answer["payload"]["status"]), (&json!(topic), &json!("ok")));
+        // What commits behind the answer is heard, whatever was said of waiting.
+        stand.sql(&format!("insert into todos (id) values ({id})")).await;
+        assert_eq!(wire.change().await, i64::try_from(id).expect("a small number"));
+        wire.send(&json!({ "topic": topic, "event": "phx_leave", "payload": {}, "ref": "2" }))
+            .await;
+        while wire.next().await["event"] != "phx_close" {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_joins_again_on_the_same_connection_misses_nothing() {
     let stand = Stand::start().await;
     let mut wire = Wire::open(&stand, "").await;

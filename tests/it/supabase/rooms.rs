@@ -99,3 +99,33 @@ async fn presence_is_synced_and_ends_with_the_connection() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_connections_under_one_key_are_present_apart_and_one_may_say_that_it_is_gone() {
+    if client::skipped() {
+        return;
+    }
+    let stand = Stand::start().await;
+    let with_key = |key: &str| room(json!({ "presence": { "key": key } }));
+    for version in ["realtime-2.11.15", NEWEST] {
+        let mut bob = stand.subscribed(NEWEST, &with_key("bob")).await;
+        let mut phone = stand.subscribed(version, &with_key("ann")).await;
+        let mut desk = stand.subscribed(version, &with_key("ann")).await;
+        for (client, at) in [(&mut phone, "phone"), (&mut desk, "desk")] {
+            client.act(&json!({ "act": "track", "payload": { "at": at } })).await;
+            let came = bob.next("came").await;
+            assert_eq!((&came["key"], &came["newPresences"][0]["at"]), (&json!("ann"), &json!(at)));
+        }
+        let mut late = stand.subscribed(NEWEST, &with_key("late")).await;
+        let present = late.next("sync").await["ann"].clone();
+        let at: Vec<_> = present.as_array().expect("metas").iter().map(|m| &m["at"]).collect();
+        assert_eq!(at, ["phone", "desk"], "{version}");
+        phone.act(&json!({ "act": "untrack" })).await;
+        let went = bob.next("went").await;
+        assert_eq!(
+            (&went["key"], &went["leftPresences"][0]["at"]),
+            (&json!("ann"), &json!("phone"))
+        );
+        assert_eq!(went["currentPresences"][0]["at"], "desk", "{version}");
+    }
+}
