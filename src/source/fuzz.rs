@@ -26,12 +26,13 @@ pub fn receive(bytes: &[u8], folder: &Path) -> anyhow::Result<Vec<Block>> {
     let known = Arc::clone(&interned);
     let resolve = move |id: RelationId| {
         let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(known.get(id.0 as usize).cloned())
+        Ok((id.0 as usize).checked_sub(1).and_then(|at| known.get(at)).cloned())
     };
     let intern = move |relation: &Relation| {
         let mut interned = interned.lock().unwrap_or_else(PoisonError::into_inner);
         interned.push(Arc::new(relation.clone()));
-        Ok(RelationId(u32::try_from(interned.len() - 1).unwrap_or(u32::MAX)))
+        // From 1 on, as a store numbers them.
+        Ok(RelationId(u32::try_from(interned.len()).unwrap_or(u32::MAX)))
     };
     let definitions = Definitions::new(Vec::new(), Box::new(resolve));
     let mut assembler = Assembler::new(Lsn::ZERO, definitions, Box::new(intern), spills)?;
