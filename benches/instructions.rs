@@ -1,5 +1,5 @@
-//! How many instructions a row costs on four parts of its way, counted by callgrind, beside what was
-//! recorded in `benches/instructions.toml`. Instructions do not depend on what else the machine
+//! How many instructions a row costs on four parts of its way, counted by callgrind, beside what
+//! was recorded in `benches/instructions.toml`. Instructions do not depend on what else the machine
 //! does, so a change of 5 % is one that the code made.
 //!
 //!     scripts/instructions             # fails where a figure is off by more than 5 %

@@ -67,7 +67,7 @@ fn encode() -> Option<Round> {
         let _kept = &folder;
         let events = blocks.iter().map(|block| {
             let events = fuzz::events(&store, block.clone()).expect("a block of this journal");
-            events.len()
+            events.count as usize
         });
         assert_eq!(events.sum::<usize>(), ROWS);
     }))

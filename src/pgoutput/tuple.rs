@@ -29,7 +29,7 @@ pub enum Value<'a> {
 #[derive(Clone)]
 pub struct Values<'a> {
     left: u16,
-    bytes: Cursor<'a>,
+    bytes: &'a [u8],
 }
 
 impl<'a> Tuple<'a> {
@@ -46,45 +46,64 @@ impl<'a> Tuple<'a> {
     }
 
     /// The values, in the table's order.
+    #[inline]
     #[must_use]
     pub fn iter(&self) -> Values<'a> {
-        Values { left: self.columns, bytes: Cursor(self.bytes) }
+        Values { left: self.columns, bytes: self.bytes }
     }
 
     pub(super) fn take(cursor: &mut Cursor<'a>) -> Result<Self, DecodeError> {
         let columns = cursor.u16("column_count")?;
-        let start = cursor.0;
+        let mut rest = cursor.0;
         for _ in 0..columns {
-            take_value(cursor)?;
+            (_, rest) = split_value(rest).ok_or_else(|| what_is_wrong(rest))?;
         }
-        let bytes = &start[..start.len() - cursor.0.len()];
+        let bytes = &cursor.0[..cursor.0.len() - rest.len()];
+        cursor.0 = rest;
         Ok(Self { columns, bytes })
     }
 }
 
-fn take_value<'a>(cursor: &mut Cursor<'a>) -> Result<Value<'a>, DecodeError> {
-    let kind = cursor.u8("value_kind")?;
+/// The first value, and what stands behind it; `None` where it is no value, or not all of it.
+#[inline]
+fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
+    let (&kind, rest) = bytes.split_first()?;
     match kind {
-        b'n' => Ok(Value::Null),
-        b'u' => Ok(Value::Unchanged),
-        b't' => take_sized(cursor).map(Value::Text),
-        b'b' => take_sized(cursor).map(Value::Binary),
-        found => Err(DecodeError::Unknown { field: "value_kind", found }),
+        b'n' => return Some((Value::Null, rest)),
+        b'u' => return Some((Value::Unchanged, rest)),
+        b't' | b'b' => {}
+        _ => return None,
     }
+    let (len, rest) = rest.split_first_chunk()?;
+    // Where a length has no usize, no message is that long either.
+    let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
+    let (bytes, rest) = rest.split_at_checked(len)?;
+    Some((if kind == b't' { Value::Text(bytes) } else { Value::Binary(bytes) }, rest))
 }
 
-fn take_sized<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], DecodeError> {
-    let len = cursor.u32("value_length")?;
-    // Where a length has no usize, no message is that long either.
-    cursor.bytes("value", usize::try_from(len).unwrap_or(usize::MAX))
+/// Why there is no value.
+#[cold]
+fn what_is_wrong(bytes: &[u8]) -> DecodeError {
+    let field = match bytes {
+        [] => "value_kind",
+        &[found, ..] if !b"nutb".contains(&found) => {
+            return DecodeError::Unknown { field: "value_kind", found };
+        }
+        bytes if bytes.len() < 5 => "value_length",
+        _ => "value",
+    };
+    DecodeError::Truncated { field }
 }
 
 impl<'a> Iterator for Values<'a> {
     type Item = Value<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Value<'a>> {
         self.left = self.left.checked_sub(1)?;
-        take_value(&mut self.bytes).ok()
+        let (value, rest) = split_value(self.bytes)?;
+        self.bytes = rest;
+        Some(value)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -8,7 +8,7 @@ use super::rows::{Batch, Cell, Row, Span, Table, Tables, Value};
 use super::{json, tagged};
 use crate::model::event::{EventsBuilder, KEY_END, REPLAYED};
 use crate::model::veil::Veil;
-use crate::model::{EventId, Op};
+use crate::model::{EventId, Kind, Op};
 
 /// Writes events. It keeps what is the same for every event, and its scratch space.
 #[derive(Debug)]
@@ -78,10 +78,11 @@ impl Encoder {
             },
             |out| {
                 out.extend_from_slice(head);
-                let _ = write_id(out, EventId(offset));
+                out.extend_from_slice(b",\"id\":\"");
+                json::event_id(out, EventId(offset));
                 out.extend_from_slice(match row.op {
-                    Op::Message | Op::Schema | Op::Gap => b",\"type\":\"walmill.",
-                    _ => b",\"type\":\"walmill.row.",
+                    Op::Message | Op::Schema | Op::Gap => b"\",\"type\":\"walmill.",
+                    _ => b"\",\"type\":\"walmill.row.",
                 });
                 out.extend_from_slice(row.op.name().as_bytes());
                 out.extend_from_slice(b"\",\"subject\":");
@@ -127,11 +128,6 @@ impl Encoder {
         json::integer(out, i64::from(transaction.xid));
         out.push(b'"');
     }
-}
-
-fn write_id(out: &mut Vec<u8>, id: EventId) -> std::io::Result<()> {
-    use std::io::Write as _;
-    write!(out, ",\"id\":\"{id}\"")
 }
 
 /// `schema.table/key`, with a key of several columns parted by `/`. Where a plugin dropped or
@@ -215,19 +211,18 @@ fn write_key_part(out: &mut Vec<u8>, batch: &Batch, table: &Table, column: usize
     let text: &[u8] = match batch.value(cell) {
         Value::Text(text) | Value::Heap(tagged::TEXT | tagged::NUMERIC, text) => text,
         Value::Inline(..) | Value::Heap(..) => {
-            write_cell(&mut scratch, batch, table, column, cell);
+            write_cell(&mut scratch, batch, table.kind(column), cell);
             scratch.strip_prefix(b"\"").and_then(|s| s.strip_suffix(b"\"")).unwrap_or(&scratch)
         }
     };
-    for &byte in text {
-        match byte {
-            b'/' | b'%' | 0..=31 | 127 => {
-                out.push(b'%');
-                out.extend_from_slice(&format_hex(byte));
-            }
-            byte => out.push(byte),
-        }
+    let mut rest = text;
+    while let Some(odd) = rest.iter().position(|byte| matches!(byte, b'/' | b'%' | 0..=31 | 127)) {
+        out.extend_from_slice(&rest[..odd]);
+        out.push(b'%');
+        out.extend_from_slice(&format_hex(rest[odd]));
+        rest = &rest[odd + 1..];
     }
+    out.extend_from_slice(rest);
 }
 
 /// `{schema, table, op, key, record, old_record, unchanged}`
@@ -253,15 +248,27 @@ fn write_data(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
     write_record(out, batch, table, record);
     out.extend_from_slice(b",\"old_record\":");
     write_record(out, batch, table, old);
-    out.extend_from_slice(b",\"unchanged\":[");
-    let mut first = true;
-    for (column, cell) in batch.cells(record).iter().enumerate() {
-        if let (true, Some(label)) = (cell.is(tagged::UNCHANGED), table.labels.get(column)) {
-            comma(out, &mut first);
-            out.extend_from_slice(label.strip_suffix(b":").unwrap_or(label));
+    out.extend_from_slice(b",\"unchanged\":");
+    write_list(out, b"[]", |out| {
+        for (cell, (label, _)) in batch.cells(record).iter().zip(table.members()) {
+            if cell.is(tagged::UNCHANGED) {
+                out.extend_from_slice(label.strip_suffix(b":").unwrap_or(label));
+            }
         }
+    });
+    out.push(b'}');
+}
+
+/// What stands between brackets, where each item begins with a comma: the first one's comma
+/// becomes the opening bracket.
+fn write_list(out: &mut Vec<u8>, [open, close]: &[u8; 2], items: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    items(out);
+    match out.get_mut(start) {
+        Some(comma) => *comma = *open,
+        None => out.push(*open),
     }
-    out.extend_from_slice(b"]}");
+    out.push(*close);
 }
 
 fn write_key_record(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) {
@@ -269,16 +276,14 @@ fn write_key_record(out: &mut Vec<u8>, batch: &Batch, table: &Table, row: &Row) 
     if table.key.is_empty() || cells.is_empty() {
         return out.extend_from_slice(b"null");
     }
-    out.push(b'{');
-    let mut first = true;
-    for &column in &table.key {
-        if let Some(&cell) = cells.get(column) {
-            comma(out, &mut first);
-            out.extend_from_slice(&table.labels[column]);
-            write_cell(out, batch, table, column, cell);
+    write_list(out, b"{}", |out| {
+        for &column in &table.key {
+            if let Some(&cell) = cells.get(column) {
+                out.extend_from_slice(table.label(column));
+                write_cell(out, batch, table.kind(column), cell);
+            }
         }
-    }
-    out.push(b'}');
+    });
 }
 
 /// A row's columns; those that PostgreSQL did not send are left out, never shown as null.
@@ -286,29 +291,19 @@ fn write_record(out: &mut Vec<u8>, batch: &Batch, table: &Table, span: Span) {
     if !span.is_some() {
         return out.extend_from_slice(b"null");
     }
-    out.push(b'{');
-    let mut first = true;
-    for (column, &cell) in batch.cells(span).iter().enumerate().take(table.labels.len()) {
-        if cell.is(tagged::UNCHANGED) || cell.is(tagged::ABSENT) {
-            continue;
+    write_list(out, b"{}", |out| {
+        for (&cell, (label, kind)) in batch.cells(span).iter().zip(table.members()) {
+            if !cell.is(tagged::UNCHANGED) && !cell.is(tagged::ABSENT) {
+                out.extend_from_slice(label);
+                write_cell(out, batch, kind, cell);
+            }
         }
-        comma(out, &mut first);
-        out.extend_from_slice(&table.labels[column]);
-        write_cell(out, batch, table, column, cell);
-    }
-    out.push(b'}');
+    });
 }
 
-fn comma(out: &mut Vec<u8>, first: &mut bool) {
-    if !*first {
-        out.push(b',');
-    }
-    *first = false;
-}
-
-fn write_cell(out: &mut Vec<u8>, batch: &Batch, table: &Table, column: usize, cell: Cell) {
+fn write_cell(out: &mut Vec<u8>, batch: &Batch, kind: Kind, cell: Cell) {
     match batch.value(cell) {
-        Value::Text(text) => json::value(out, table.kind(column), text),
+        Value::Text(text) => json::value(out, kind, text),
         Value::Inline(tag, data) => write_inline(out, tag, data.cast_signed()),
         Value::Heap(tag, bytes) => write_heap(out, tag, bytes),
     }

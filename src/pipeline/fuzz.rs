@@ -6,6 +6,7 @@ use super::encode::Encoder;
 use super::rows::{Batch, Tables};
 use super::schema::{Gate, OnSchemaChange};
 use super::{ChangesError, Limits, json};
+use crate::model::event::Events;
 use crate::model::{EventsBuilder, Kind, Offset};
 use crate::store::Store;
 use crate::store::journal::Block;
@@ -22,7 +23,7 @@ pub fn value(kind: Kind, text: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// What is no block of this store's journal.
-pub fn events(store: &Store, block: Block) -> Result<Vec<Vec<u8>>, ChangesError> {
+pub fn events(store: &Store, block: Block) -> Result<Events, ChangesError> {
     let (tables, messages) = ("*.*".parse(), "*".parse());
     let tables: Vec<_> = tables.into_iter().collect();
     let patterns = (tables.into(), messages.into_iter().collect());
@@ -35,5 +36,5 @@ pub fn events(store: &Store, block: Block) -> Result<Vec<Vec<u8>>, ChangesError>
     for row in &batch.rows {
         encoder.event(&mut out, &batch, &tables, row, "fuzz", false);
     }
-    Ok(out.finish().after(Offset::START).map(|event| event.json.to_vec()).collect())
+    Ok(out.finish())
 }

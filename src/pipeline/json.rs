@@ -3,72 +3,12 @@
 //! Numbers keep every digit: they are copied, never parsed. What JSON cannot say as a number (NaN,
 //! infinities) becomes a string.
 
+mod text;
+
 use crate::model::relation::Element;
-use crate::model::{Kind, Lsn};
-
-/// Writes a JSON string. A text with bytes that are not UTF-8 (a SQL_ASCII server sends such, and
-/// `"char"`) has each of them as `\xHH` and its own backslashes doubled, so that nothing is lost.
-pub fn string(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(b'"');
-    string_part(out, text);
-    out.push(b'"');
-}
-
-/// What stands between the quotes of a JSON string.
-pub fn string_part(out: &mut Vec<u8>, text: &[u8]) {
-    match std::str::from_utf8(text) {
-        Ok(_) => escape(out, text),
-        Err(_) => escape(out, &readable(text)),
-    }
-}
-
-/// Text with bytes that are not UTF-8 as text that is, and from which the bytes can be told.
-#[must_use]
-pub fn readable(text: &[u8]) -> Vec<u8> {
-    let mut readable = Vec::with_capacity(text.len() + 16);
-    for chunk in text.utf8_chunks() {
-        for &byte in chunk.valid().as_bytes() {
-            if byte == b'\\' {
-                readable.push(b'\\');
-            }
-            readable.push(byte);
-        }
-        for &byte in chunk.invalid() {
-            readable.extend_from_slice(b"\\x");
-            hex(&mut readable, byte);
-        }
-    }
-    readable
-}
-
-fn escape(out: &mut Vec<u8>, text: &[u8]) {
-    let mut from = 0;
-    for (at, &byte) in text.iter().enumerate() {
-        if byte >= b' ' && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&text[from..at]);
-        from = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            control => {
-                out.extend_from_slice(b"\\u00");
-                hex(out, control);
-            }
-        }
-    }
-    out.extend_from_slice(&text[from..]);
-}
-
-fn hex(out: &mut Vec<u8>, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.push(DIGITS[usize::from(byte >> 4)]);
-    out.push(DIGITS[usize::from(byte & 15)]);
-}
+use crate::model::{EventId, Kind, Lsn, Offset};
+use text::hex;
+pub use text::{readable, string, string_part};
 
 /// Writes a value that came in PostgreSQL's text form.
 pub fn value(out: &mut Vec<u8>, kind: Kind, text: &[u8]) {
@@ -130,9 +70,12 @@ pub fn raw(out: &mut Vec<u8>, json: &[u8]) {
             }
         }
     }
-    for byte in &mut out[start..] {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
+    let written = &mut out[start..];
+    if let Some(first) = memchr::memchr2(b'\n', b'\r', written) {
+        for byte in &mut written[first..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
         }
     }
 }
@@ -321,6 +264,17 @@ pub fn lsn(out: &mut Vec<u8>, lsn: Lsn) {
     hex_word(out, lsn.0 & 0xFFFF_FFFF);
 }
 
+/// An event's id, as its `Display` writes it, without quotes.
+pub fn event_id(out: &mut Vec<u8>, EventId(Offset { commit, ordinal, emit }): EventId) {
+    lsn(out, commit);
+    out.push(b'/');
+    integer(out, i64::from(ordinal));
+    if emit > 0 {
+        out.push(b'/');
+        integer(out, i64::from(emit));
+    }
+}
+
 fn hex_word(out: &mut Vec<u8>, word: u64) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let nibbles = (u64::BITS - word.leading_zeros()).div_ceil(4).max(1);
@@ -352,6 +306,16 @@ mod tests {
         check(Kind::Text, "a\"b\\c\n\u{1}é\u{10FFFF}", "\"a\\\"b\\\\c\\n\\u0001é\u{10FFFF}\"");
         check(Kind::Bytea, "\\xdead", "\"\\\\xdead\"");
         check(Kind::Json, "{\"a\":\n 1}", "{\"a\":  1}");
+    }
+
+    #[test]
+    fn what_must_be_escaped_is_found_at_every_place() {
+        for odd in ["\"", "\\", "\u{1}", "\u{1F}", "\u{7F}", "é", "\n"] {
+            for before in 0..40 {
+                let text = format!("{}{odd}{}", "x".repeat(before), "y".repeat(40 - before));
+                check(Kind::Text, &text, &serde_json::to_string(&text).expect("text"));
+            }
+        }
     }
 
     #[test]
@@ -469,6 +433,10 @@ mod tests {
         assert_eq!(text(&|out| integer(out, 0)), "0");
         for word in [0, 0xF, 0x10, 0x16_B374_D848, u64::MAX] {
             assert_eq!(text(&|out| lsn(out, Lsn(word))), Lsn(word).to_string());
+            for (ordinal, emit) in [(0, 0), (7, 0), (u32::MAX, 12)] {
+                let id = EventId(Offset { commit: Lsn(word), ordinal, emit });
+                assert_eq!(text(&|out| event_id(out, id)), id.to_string());
+            }
         }
     }
 }

@@ -350,8 +350,8 @@ pub struct Table {
     pub relation: Relation,
     /// The columns of the key, by index.
     pub key: Vec<usize>,
-    /// `"name":` of each column, ready to be copied into JSON.
-    pub labels: Vec<Vec<u8>>,
+    /// `,"name":` of each column, ready to be copied into JSON.
+    labels: Vec<Vec<u8>>,
     /// `"schema":"…","table":"…"`, ready likewise.
     pub names: Vec<u8>,
 }
@@ -362,7 +362,8 @@ impl Table {
     pub fn new(id: u32, relation: Relation) -> Self {
         let key = (0..relation.columns.len()).filter(|&at| relation.columns[at].key).collect();
         let label = |column: &Column| {
-            let mut label = Vec::with_capacity(column.name.len() + 3);
+            let mut label = Vec::with_capacity(column.name.len() + 4);
+            label.push(b',');
             json::string(&mut label, column.name.as_bytes());
             label.push(b':');
             label
@@ -380,6 +381,19 @@ impl Table {
     #[must_use]
     pub fn kind(&self, column: usize) -> Kind {
         self.relation.columns.get(column).map_or(Kind::Text, |column| column.kind)
+    }
+
+    /// What stands before a column's value in JSON, `,"name":`, and its kind.
+    #[inline]
+    pub fn members(&self) -> impl Iterator<Item = (&[u8], Kind)> {
+        self.labels.iter().map(Vec::as_slice).zip(self.relation.columns.iter().map(|c| c.kind))
+    }
+
+    /// A column's `,"name":`.
+    #[inline]
+    #[must_use]
+    pub fn label(&self, column: usize) -> &[u8] {
+        self.labels.get(column).map_or(&[], Vec::as_slice)
     }
 }
 
