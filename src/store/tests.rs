@@ -15,7 +15,7 @@ use crate::store::journal::Append;
 fn letter(event: &str) -> DeadLetter {
     DeadLetter {
         event: event.into(),
-        by: By::Output { output: "hook".into(), stream: "s".into() },
+        by: By::Output { output: "hook".into(), streams: vec!["s".parse().unwrap()] },
         reason: "410 Gone".into(),
         time: 5,
         attempts: 3,

@@ -2,6 +2,7 @@
 
 mod barrier;
 mod gone;
+mod latest;
 mod libraries;
 mod modes;
 mod receiver;
