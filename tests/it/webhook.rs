@@ -254,6 +254,28 @@ async fn what_is_given_up_becomes_a_dead_letter_and_its_key_goes_on() {
 }
 
 #[tokio::test]
+async fn a_letter_has_no_secret_of_the_url_or_the_headers_that_the_receiver_repeats() {
+    let mut streams = Streams::new();
+    let said = "no route for /hooks/p4th-secret?token=qu3ry-secret; T0KEN: h3ader-secret";
+    let headers = "X-Echo: p4th-secret qu3ry-secret h3ader-secret\r\n";
+    let receiver = Receiver::start(|_| Reply::Full(413, headers.into(), said.into())).await;
+    streams.commit("orders", &["a"]);
+    let config = format!(
+        "name = 'billing'\nstreams = ['orders']\nsecret = '{SECRET}'\nallow_private = true\n\
+         url = 'http://127.0.0.1:{}/hooks/p4th-secret?token=qu3ry-secret'\n\
+         headers = {{ Authorization = 'Bearer h3ader-secret' }}",
+        receiver.port
+    );
+    let output = Output::with(&streams, &config);
+    until("it is set aside", || output.status.borrow().dead_letters == 1).await;
+    output.stop().await;
+    let letters = streams.store.dead_letters(10).unwrap();
+    let letter = format!("{letters:?}");
+    assert!(letter.contains("no route for /hooks***"), "{letter}");
+    assert!(letter.contains("x-echo") && !letter.contains("-secret"), "{letter}");
+}
+
+#[tokio::test]
 async fn a_letter_is_delivered_again_under_its_id_and_goes_only_when_it_is_taken() {
     let mut streams = Streams::new();
     let healed = Arc::new(std::sync::atomic::AtomicBool::new(false));
