@@ -177,10 +177,7 @@ impl Inner {
     }
 
     /// The journal and the streams, each with its slowest reader.
-    fn logs<'a>(
-        &'a self,
-        streams: &'a [Arc<Stream>],
-    ) -> Result<Vec<Held<'a>>, StoreError> {
+    fn logs<'a>(&'a self, streams: &'a [Arc<Stream>]) -> Result<Vec<Held<'a>>, StoreError> {
         let journal = Held { log: &self.records.log, stream: None, by: None };
         let streams = streams.iter();
         let streams =
