@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use walmill::model::{ByteSize, EventId, Lsn, Offset};
+use walmill::model::{ByteSize, EventId, Lsn, Offset, Period};
 use walmill::server::Config;
 use walmill::store;
 
@@ -177,6 +177,40 @@ async fn at_a_shutdown_the_cursor_is_behind_what_the_filter_left_out() {
     let (code, cursor) = close.expect("a close frame");
     assert_eq!(code, 1012);
     assert!([server.cursor(2, 1), server.cursor(3, 0)].contains(&cursor), "{cursor}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filtered_reader_that_is_let_go_in_the_middle_goes_on_behind_the_last_event_it_got() {
+    // All of it fits into the reader's queue, and not into what the system keeps for its socket.
+    let config = Config {
+        client_buffer: ByteSize::new(64 << 20),
+        client_timeout: Period::from_millis(300),
+        ..Config::default()
+    };
+    let server = Serving::configured(config, store::Config::default()).await;
+    let mut client = server.connect().await;
+    subscribe(&mut client, json!("country=eq.NZ"), "latest").await;
+    let (text, count) = ("x".repeat(128 << 10), 200);
+    let row = |number, country| {
+        let record = json!({ "id": number, "country": country, "text": text });
+        json!({ "op": "insert", "record": record, "old_record": null })
+    };
+    let rows = (0..count).flat_map(|number| [row(number, "NZ"), insert(number, "AU")]);
+    server.commit_rows("posts", &rows.collect::<Vec<_>>());
+    server.left("websocket", "slow", 1).await;
+    let (messages, close) = client.rest().await;
+    let (code, cursor) = close.expect("a close frame");
+    let (_closing, events) = messages.split_last().expect("messages");
+    assert!(code == 1013 && !events.is_empty() && events.len() < 200, "{}", events.len());
+    // Nothing that it has is read again, and nothing that it has not is passed over.
+    assert_eq!(events.last().expect("an event")["cursor"], cursor);
+    let mut seen: Vec<Value> = events.iter().map(|it| it["event"]["id"].clone()).collect();
+    let mut again = server.connect().await;
+    subscribe(&mut again, json!("country=eq.NZ"), &cursor).await;
+    seen.extend(again.ids(200 - seen.len()).await.into_iter().map(Value::from));
+    assert!(seen.into_iter().eq((0..200).map(|number| Value::from(id(1, number * 2)))));
+    server.commit_rows("posts", &[insert(999, "NZ")]);
+    assert_eq!(again.ids(1).await, [id(2, 0)]);
 }
 
 const CONFIG: &str = r#"
