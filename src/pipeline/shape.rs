@@ -134,9 +134,9 @@ fn computed(name: &str, tag: u8) -> Column {
 
 /// The row in its new shape; `computed` are its computed cells, in order. `None` where the batch
 /// has no place for the shape's constants.
-pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> Option<Row> {
-    let fixed = batch.constants(&shape.fixed)?;
-    let repeated = if shape.repeats { shape.size(batch, &row) } else { 0 };
+pub fn derive(batch: &mut Batch, shape: &Shape, row: &Row, computed: &[Cell]) -> Option<Row> {
+    let fixed = if shape.fixed.is_empty() { 0 } else { batch.constants(&shape.fixed)? };
+    let repeated = if shape.repeats { shape.size(batch, row) } else { 0 };
     let computes: usize = computed.iter().map(|cell| cell.size()).sum();
     let cells = 2 * shape.width * size_of::<Cell>();
     let repeated = usize::try_from(repeated).unwrap_or(usize::MAX);
@@ -150,7 +150,7 @@ pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: &[Cell]) -> 
     };
     let new = reshape(batch, shape, row.new, fixed, computed);
     let old = reshape(batch, shape, row.old, fixed, &[]);
-    Some(Row { table: shape.table, new, old, hidden_key, hidden_old, ..row })
+    Some(Row { table: shape.table, new, old, hidden_key, hidden_old, ..*row })
 }
 
 /// The key's cells of a row, if there is one.
@@ -171,8 +171,9 @@ fn cell(batch: &Batch, span: Span, at: usize) -> Option<Cell> {
     batch.cells(span).get(at).copied()
 }
 
+#[inline]
 fn reshape(batch: &mut Batch, shape: &Shape, span: Span, fixed: u16, computed: &[Cell]) -> Span {
-    if batch.cells(span).is_empty() {
+    if !span.is_some() || batch.cells(span).is_empty() {
         return span;
     }
     let mut computed = computed.iter();

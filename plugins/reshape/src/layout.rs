@@ -23,12 +23,8 @@ enum Step {
     Template(Bound),
 }
 
-/// Room for a value and for what becomes of it, kept from row to row.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    value: String,
-    made: String,
-}
+/// Room for a value as text, kept from row to row.
+pub type Scratch = String;
 
 /// Index of the shape with the computed columns.
 pub const COMPUTED: u32 = 0;
@@ -134,39 +130,30 @@ impl Layout {
     /// Writes a row's computed cells.
     pub fn write(&self, row: &Row, salt: &str, scratch: &mut Scratch, out: &mut RowWriter) {
         for step in &self.steps {
-            scratch.made.clear();
-            match step.make(row, salt, scratch) {
-                Rendered::Text => out.cell(&*scratch.made),
-                Rendered::Null => out.cell(Cell::Null),
-                Rendered::Unchanged => out.cell(Cell::Unchanged),
-                Rendered::Absent => out.cell(Cell::Absent),
-            };
-        }
-    }
-}
-
-impl Step {
-    /// What the column is, its text appended to `scratch.made`.
-    fn make(&self, row: &Row, salt: &str, scratch: &mut Scratch) -> Rendered {
-        match self {
-            Self::Null => Rendered::Null,
-            Self::Template(template) => template.render(row, &mut scratch.made, |_, _| {}),
-            Self::Mask { mask, index, zoned } => match row.cell(*index) {
-                Cell::Null => Rendered::Null,
-                Cell::Unchanged => Rendered::Unchanged,
-                Cell::Text(text) => {
-                    mask.append(&mut scratch.made, text, salt);
-                    Rendered::Text
-                }
-                cell => {
-                    scratch.value.clear();
-                    if !text::append(&mut scratch.value, cell, *zoned) {
-                        return Rendered::Absent;
+            match step {
+                Step::Null => out.cell(Cell::Null),
+                Step::Mask { mask, index, zoned } => match row.cell(*index) {
+                    cell @ (Cell::Null | Cell::Unchanged) => out.cell(cell),
+                    Cell::Text(text) => out.text(|out| mask.append(out, text, salt)),
+                    cell => {
+                        scratch.clear();
+                        if text::append(scratch, cell, *zoned) {
+                            out.text(|out| mask.append(out, scratch, salt))
+                        } else {
+                            out.cell(Cell::Absent)
+                        }
                     }
-                    mask.append(&mut scratch.made, &scratch.value, salt);
-                    Rendered::Text
+                },
+                Step::Template(template) => {
+                    scratch.clear();
+                    match template.render(row, scratch, |_, _| {}) {
+                        Rendered::Text => out.cell(scratch.as_str()),
+                        Rendered::Null => out.cell(Cell::Null),
+                        Rendered::Unchanged => out.cell(Cell::Unchanged),
+                        Rendered::Absent => out.cell(Cell::Absent),
+                    }
                 }
-            },
+            };
         }
     }
 }

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::bindings::walmill::plugin::types::Outcome;
-use crate::{Cell, Event};
+use crate::{Cell, Event, tag};
 
 const PASS: u8 = 0;
 const DROP: u8 = 1;
 const EMIT: u8 = 2;
 const REJECT: u8 = 3;
+/// Routes that are compared one by one; beyond, looking them up is cheaper.
+const FEW: usize = 8;
 
 /// A verdict for each event of a batch: pass, until something else is said.
 #[derive(Debug)]
 pub struct Verdicts {
     out: Outcome,
+    /// Those behind the first few.
     routes: HashMap<String, Route>,
     /// Why, by event.
     reasons: BTreeMap<usize, String>,
@@ -62,12 +65,19 @@ impl Verdicts {
     /// A stream by its name, for [`send`](Self::send). walmill takes only names that the
     /// pipeline's `streams` allow.
     pub fn route_to(&mut self, stream: &str) -> Route {
+        // Most batches go to a few streams.
+        let few = self.out.routes.iter().take(FEW).position(|known| known == stream);
+        if let Some(at) = few {
+            return Route(at as u32 + 1);
+        }
         if let Some(&route) = self.routes.get(stream) {
             return route;
         }
         self.out.routes.push(stream.to_owned());
         let route = Route(self.out.routes.len() as u32);
-        self.routes.insert(stream.to_owned(), route);
+        if self.out.routes.len() > FEW {
+            self.routes.insert(stream.to_owned(), route);
+        }
         route
     }
 
@@ -134,11 +144,42 @@ impl RowWriter<'_> {
         self
     }
 
+    /// The next computed cell, a text that is written where it stays.
+    pub fn text(&mut self, write: impl FnOnce(&mut Text<'_>)) -> &mut Self {
+        let start = self.out.heap.len();
+        write(&mut Text(&mut self.out.heap));
+        let len = self.out.heap.len() - start;
+        self.out.tags.push(tag::TEXT);
+        self.out.data.push((start as u64) << 32 | len as u64);
+        self
+    }
+
     /// To another stream than the event's, for this row alone.
     pub fn to(&mut self, route: Route) -> &mut Self {
         let rows = self.out.row_events.len();
         self.out.row_routes.resize(rows, 0);
         self.out.row_routes[rows - 1] = route.0;
         self
+    }
+}
+
+/// A text in the making; see [`RowWriter::text`].
+#[derive(Debug)]
+pub struct Text<'a>(&'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    #[inline]
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    #[inline]
+    fn write_char(&mut self, c: char) -> std::fmt::Result {
+        if c.is_ascii() {
+            self.0.push(c as u8);
+            return Ok(());
+        }
+        self.write_str(c.encode_utf8(&mut [0; 4]))
     }
 }

@@ -95,7 +95,7 @@ impl Answer<'_> {
                 }
                 (EMIT, Ok(stream)) => {
                     let row = Row { stream, ..row };
-                    if let Err(reason) = emitted.rows(batch, plan, event, row, &names) {
+                    if let Err(reason) = emitted.rows(batch, plan, event, &row, &names) {
                         report.failures.push(fail(row, reason, false));
                     }
                 }
@@ -103,7 +103,7 @@ impl Answer<'_> {
                     let reason = reasons.next().cloned().unwrap_or_default();
                     report.failures.push(fail(row, reason, true));
                 }
-                (_, Err(reason)) => report.failures.push(fail(row, reason, false)),
+                (_, Err(reason)) => report.failures.push(fail(row, reason.clone(), false)),
                 (code, _) => {
                     let reason = format!("verdict {code} is not one that walmill knows");
                     report.failures.push(fail(row, reason, false));
@@ -128,7 +128,7 @@ impl Emitted<'_> {
         batch: &mut Batch,
         plan: &Plan,
         event: usize,
-        row: Row,
+        row: &Row,
         names: &[Result<u32, String>],
     ) -> Result<(), String> {
         let first = batch.rows.len();
@@ -136,18 +136,18 @@ impl Emitted<'_> {
         while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
             let at = self.next;
             self.next += 1;
-            let shape =
-                self.outcome.row_shapes.get(at).and_then(|&at| plan.shapes.get(at as usize));
-            let shape =
-                shape.ok_or_else(|| "it is of a shape that the plan does not have".to_owned());
-            let stream = route(names, &self.outcome.row_routes, at, row.stream);
-            match shape.and_then(|shape| Ok((shape, stream?))) {
-                Ok((shape, stream)) => {
+            let shape = self.outcome.row_shapes.get(at).map(|&shape| shape as usize);
+            match (
+                shape.and_then(|shape| plan.shapes.get(shape)),
+                route(names, &self.outcome.row_routes, at, row.stream),
+            ) {
+                (Some(shape), Ok(stream)) => {
                     self.compute(at);
-                    let derived = derive(batch, shape, Row { stream, ..row }, &self.cells);
-                    batch.rows.extend(derived);
+                    let derived = derive(batch, shape, row, &self.cells);
+                    batch.rows.extend(derived.map(|derived| Row { stream, ..derived }));
                 }
-                Err(reason) => result = Err(reason),
+                (None, _) => result = Err("it is of a shape that the plan does not have".into()),
+                (_, Err(reason)) => result = Err(reason.clone()),
             }
         }
         if result.is_err() {
@@ -164,9 +164,9 @@ impl Emitted<'_> {
         else {
             return;
         };
-        let heap = self.heap;
-        self.cells.extend((start as usize..end as usize).map(|at| {
-            let (tag, data) = (outcome.tags[at], outcome.data[at]);
+        let (heap, cells) = (self.heap, start as usize..end as usize);
+        let (tags, data) = (&outcome.tags[cells.clone()], &outcome.data[cells]);
+        self.cells.extend(tags.iter().zip(data).map(|(&tag, &data)| {
             if tagged::in_heap(tag) {
                 let place = tagged::placed(data);
                 Cell::heap(tag, heap, place.start, place.len())
@@ -178,22 +178,23 @@ impl Emitted<'_> {
 }
 
 /// The stream for an event or a row: `own` unless the plugin chose another.
-fn route(
-    names: &[Result<u32, String>],
+#[inline]
+fn route<'n>(
+    names: &'n [Result<u32, String>],
     routes: &[u32],
     at: usize,
     own: u32,
-) -> Result<u32, String> {
+) -> Result<u32, &'n String> {
     match routes.get(at) {
         None | Some(0) => Ok(own),
-        Some(&index) => names[index as usize - 1].clone(),
+        Some(&index) => names[index as usize - 1].as_ref().copied(),
     }
 }
 
 /// The row as the plan has it pass; see [`derive`].
 pub(super) fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Option<Row> {
     match plan.pass_shape {
-        Some(shape) => derive(batch, &plan.shapes[shape], row, &[]),
+        Some(shape) => derive(batch, &plan.shapes[shape], &row, &[]),
         None => Some(row),
     }
 }

@@ -57,7 +57,7 @@ impl<'a> Heap<'a> {
             Fault::Wrong(format!("{length} bytes at {offset} of a heap of {}", self.bytes.len()))
         })?;
         self.count(length)?;
-        let text = || std::str::from_utf8(bytes).is_ok();
+        let text = || bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
         let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
         let array = || bytes.trim_ascii_start().first() == Some(&b'[');
         let (fits, wanted) = match tag {
