@@ -109,8 +109,8 @@ pub(super) fn begin(
     Ok(Begun { plugin: Arc::new(family.load(engine, &bytes)?), seen, reason, beside })
 }
 
-/// The same at the start of walmill. A file that was saved while it was down and does not work stops
-/// nothing: the version that was in force is, and what is wrong with the file is said beside it.
+/// The same at the start of walmill. A file that was saved while it was down and does not work
+/// stops nothing: the version that was in force is, and why the file is refused is said beside it.
 pub(super) fn start(
     engine: &Engine,
     family: &Family,
