@@ -11,7 +11,7 @@ use walmill::store;
 
 use crate::support::process::Walmill;
 use crate::support::serving::{Serving, Socket};
-use crate::support::{cluster, connect, execute};
+use crate::support::{cluster, connect, execute, until};
 
 fn id(commit: u64, ordinal: u32) -> String {
     EventId(Offset::new(Lsn(8 * commit), ordinal)).to_string()
@@ -66,6 +66,74 @@ async fn a_page_has_what_the_filter_lets_through_and_its_cursor_is_behind_the_re
         server.commit_rows("posts", &[insert(5, "NZ")]);
     });
     assert_eq!(page.1["events"][0]["id"], id(3, 0), "it waits for what is wanted");
+}
+
+/// The ids of the rows in what a way to read says: events, in their order.
+fn rows(events: &[Value]) -> Vec<u64> {
+    events.iter().filter_map(|event| event["data"]["record"]["id"].as_u64()).collect()
+}
+
+/// Everything that a stream of server-sent events says, up to its end.
+async fn server_sent(address: String) -> Vec<Value> {
+    let text = reqwest::get(address).await.expect("an answer").text().await.expect("its end");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|json| serde_json::from_str(json).expect("JSON")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operator_means_the_same_over_every_way_to_read() {
+    let server = Serving::start().await;
+    let row = |id: u64, n: Value, name: &str| json!({ "op": "insert", "record": { "id": id, "n": n, "name": name }, "old_record": null });
+    let all = [row(1, json!(10), "alpha"), row(2, json!(20), "beta"), row(3, json!(null), "alps")];
+    let cases: [(&str, &[u64]); 12] = [
+        ("n=eq.10", &[1]),
+        ("n=neq.10", &[2]),
+        ("n=lt.20", &[1]),
+        ("n=lte.20", &[1, 2]),
+        ("n=gt.10", &[2]),
+        ("n=gte.10", &[1, 2]),
+        ("n=in.(20,30)", &[2]),
+        ("name=like.al%", &[1, 3]),
+        ("name=like.%_t_", &[2]),
+        ("n=is.null", &[3]),
+        ("n=not.is.null,name=like.a%", &[1]),
+        ("n=gte.10,n=lt.15,name=neq.beta", &[1]),
+    ];
+    // Once out of the log, and once as it comes.
+    server.commit_rows("posts", &all);
+    let mut readers = Vec::new();
+    for (filter, wanted) in cases {
+        let mut client = server.connect().await;
+        subscribe(&mut client, json!(filter), "earliest").await;
+        let query = format!("from=earliest&filter={}", filter.replace('%', "%25"));
+        let sse = server.url(&format!("/v1/streams/posts/sse?{query}"));
+        readers.push((filter, wanted, client, query, tokio::spawn(server_sent(sse))));
+    }
+    let sse = walmill::metrics::Name { name: "sse".into() };
+    let wanted: usize = cases.iter().map(|(_, wanted)| wanted.len()).sum();
+    let sent = |times: usize| {
+        let sent = server.metrics.client_events.get_or_create(&sse).get();
+        sent == (times * wanted) as u64
+    };
+    until("what was there has been sent", || sent(1)).await;
+    server.commit_rows("posts", &all);
+    for (filter, wanted, client, query, _) in &mut readers {
+        let mut came = Vec::new();
+        while came.len() < 2 * wanted.len() {
+            came.push(client.next().await["event"].clone());
+        }
+        let twice = wanted.repeat(2);
+        assert_eq!(rows(&came), twice, "{filter}");
+        let (_, page) = server.get(&format!("/v1/streams/posts/events?{query}")).await;
+        assert_eq!(rows(page["events"].as_array().expect("events")), twice, "{filter}");
+    }
+    until("what came has been sent", || sent(2)).await;
+    server.shutdown.cancel();
+    for (filter, wanted, client, _, sse) in readers {
+        let (messages, _) = client.rest().await;
+        assert_eq!(messages.len(), 1, "{filter}: nothing more but the goodbye");
+        assert_eq!(rows(&sse.await.expect("no panic")), wanted.repeat(2), "{filter}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
