@@ -23,13 +23,6 @@ enum Step {
     Template(Bound),
 }
 
-/// Room for a value and for what becomes of it, kept from row to row.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    value: String,
-    made: String,
-}
-
 /// Index of the shape with the computed columns.
 pub const COMPUTED: u32 = 0;
 
@@ -131,39 +124,33 @@ fn check_names(shape: &Shape, relation: &Relation) -> Result<(), String> {
 }
 
 impl Layout {
-    /// Writes a row's computed cells.
-    pub fn write(&self, row: &Row, salt: &str, scratch: &mut Scratch, out: &mut RowWriter) {
+    /// Writes a row's computed cells. The scratch is room for a value, kept from row to row.
+    pub fn write(&self, row: &Row, salt: &str, scratch: &mut String, out: &mut RowWriter) {
         for step in &self.steps {
-            scratch.made.clear();
-            match step.make(row, salt, scratch) {
-                Rendered::Text => out.cell(&*scratch.made),
-                Rendered::Null => out.cell(Cell::Null),
-                Rendered::Unchanged => out.cell(Cell::Unchanged),
-                Rendered::Absent => out.cell(Cell::Absent),
-            };
+            out.rendered(|text| step.make(row, salt, scratch, text));
         }
     }
 }
 
 impl Step {
-    /// What the column is, its text appended to `scratch.made`.
-    fn make(&self, row: &Row, salt: &str, scratch: &mut Scratch) -> Rendered {
+    /// What the column is, its text appended to `out`.
+    fn make(&self, row: &Row, salt: &str, scratch: &mut String, out: &mut String) -> Rendered {
         match self {
             Self::Null => Rendered::Null,
-            Self::Template(template) => template.render(row, &mut scratch.made, |_, _| {}),
+            Self::Template(template) => template.render(row, out, |_, _| {}),
             Self::Mask { mask, index, zoned } => match row.cell(*index) {
                 Cell::Null => Rendered::Null,
                 Cell::Unchanged => Rendered::Unchanged,
                 Cell::Text(text) => {
-                    mask.append(&mut scratch.made, text, salt);
+                    mask.append(out, text, salt);
                     Rendered::Text
                 }
                 cell => {
-                    scratch.value.clear();
-                    if !text::append(&mut scratch.value, cell, *zoned) {
+                    scratch.clear();
+                    if !text::append(scratch, cell, *zoned) {
                         return Rendered::Absent;
                     }
-                    mask.append(&mut scratch.made, &scratch.value, salt);
+                    mask.append(out, scratch, salt);
                     Rendered::Text
                 }
             },

@@ -1,6 +1,7 @@
 //! A batch of changes: its events, their rows, the rows' cells.
 
 use crate::bindings::walmill::plugin::types;
+use crate::heap::Heap;
 use crate::{PerRelation, Relation, tag};
 
 /// What the plan for a relation says about the cells that come with its events.
@@ -324,12 +325,8 @@ impl<'a> Cell<'a> {
     }
 
     /// Its tag and data; what belongs on the heap is appended there.
-    pub(crate) fn write(self, heap: &mut Vec<u8>) -> (u8, u64) {
-        let mut keep = |tag, bytes: &[u8]| {
-            let start = heap.len() as u64;
-            heap.extend_from_slice(bytes);
-            (tag, start << 32 | bytes.len() as u64)
-        };
+    #[inline]
+    pub(crate) fn write(self, heap: &mut Heap) -> (u8, u64) {
         match self {
             Self::Null => (tag::NULL, 0),
             Self::Bool(bool) => (tag::BOOL, bool.into()),
@@ -338,12 +335,12 @@ impl<'a> Cell<'a> {
             Self::Timestamp(time) => (tag::TIMESTAMP, time.cast_unsigned()),
             Self::Date(days) => (tag::DATE, days.cast_unsigned()),
             Self::Time(time) => (tag::TIME, time.cast_unsigned()),
-            Self::Text(text) => keep(tag::TEXT, text.as_bytes()),
-            Self::Numeric(text) => keep(tag::NUMERIC, text.as_bytes()),
-            Self::Json(text) => keep(tag::JSON, text.as_bytes()),
-            Self::Bytea(bytes) => keep(tag::BYTEA, bytes),
-            Self::Uuid(bytes) => keep(tag::UUID, bytes),
-            Self::Array(text) => keep(tag::ARRAY, text.as_bytes()),
+            Self::Text(text) => (tag::TEXT, heap.keep_text(text)),
+            Self::Numeric(text) => (tag::NUMERIC, heap.keep_text(text)),
+            Self::Json(text) => (tag::JSON, heap.keep_text(text)),
+            Self::Bytea(bytes) => (tag::BYTEA, heap.keep_bytes(bytes)),
+            Self::Uuid(bytes) => (tag::UUID, heap.keep_bytes(bytes)),
+            Self::Array(text) => (tag::ARRAY, heap.keep_text(text)),
             Self::Unchanged => (tag::UNCHANGED, 0),
             Self::Absent => (tag::ABSENT, 0),
             Self::Other(tag) => (tag, 0),

@@ -63,6 +63,7 @@ mod config;
 mod filter;
 #[doc(hidden)]
 pub mod glue;
+mod heap;
 pub mod kv;
 pub mod log;
 pub mod metrics;

@@ -3,17 +3,26 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::bindings::walmill::plugin::types::Outcome;
-use crate::{Cell, Event};
+use crate::heap::Heap;
+use crate::template::Rendered;
+use crate::{Cell, Event, tag};
 
 const PASS: u8 = 0;
 const DROP: u8 = 1;
 const EMIT: u8 = 2;
 const REJECT: u8 = 3;
 
+/// Routes that are found by looking at one after the other: most often there are few.
+const FEW_ROUTES: usize = 16;
+/// Bytes of values for which room is made beforehand, at most.
+const MOST_ROOM: usize = 1 << 16;
+
 /// A verdict for each event of a batch: pass, until something else is said.
 #[derive(Debug)]
 pub struct Verdicts {
     out: Outcome,
+    heap: Heap,
+    /// Those beyond the first few, by name.
     routes: HashMap<String, Route>,
     /// Why, by event.
     reasons: BTreeMap<usize, String>,
@@ -38,7 +47,7 @@ impl Verdicts {
             routes: Vec::new(),
             reasons: Vec::new(),
         };
-        Self { out, routes: HashMap::new(), reasons: BTreeMap::new() }
+        Self { out, heap: Heap::default(), routes: HashMap::new(), reasons: BTreeMap::new() }
     }
 
     /// The event goes on as it is, or in the plan's `pass-shape`.
@@ -62,12 +71,17 @@ impl Verdicts {
     /// A stream by its name, for [`send`](Self::send). walmill takes only names that the
     /// pipeline's `streams` allow.
     pub fn route_to(&mut self, stream: &str) -> Route {
+        if let Some(at) = self.out.routes.iter().take(FEW_ROUTES).position(|name| name == stream) {
+            return Route(at as u32 + 1);
+        }
         if let Some(&route) = self.routes.get(stream) {
             return route;
         }
         self.out.routes.push(stream.to_owned());
         let route = Route(self.out.routes.len() as u32);
-        self.routes.insert(stream.to_owned(), route);
+        if self.out.routes.len() > FEW_ROUTES {
+            self.routes.insert(stream.to_owned(), route);
+        }
         route
     }
 
@@ -87,17 +101,29 @@ impl Verdicts {
     /// ```
     pub fn emit(&mut self, event: &Event, shape: u32) -> RowWriter<'_> {
         self.out.verdicts[event.index] = EMIT;
-        if self.out.row_events.is_empty() {
-            // Where one event is emitted, most are.
-            let events = self.out.verdicts.len() - event.index;
-            self.out.row_events.reserve(events);
-            self.out.row_shapes.reserve(events);
-            self.out.starts.reserve(events + 1);
+        if self.out.row_events.len() < 2 {
+            self.make_room(self.out.verdicts.len() - event.index);
         }
         self.out.row_events.push(event.index as u32);
         self.out.row_shapes.push(shape);
         self.out.starts.push(self.out.tags.len() as u32);
-        RowWriter { out: &mut self.out }
+        RowWriter { out: &mut self.out, heap: &mut self.heap }
+    }
+
+    /// Room for so many rows: where one event is emitted, most are. What the second row needs, the
+    /// first has shown.
+    fn make_room(&mut self, events: usize) {
+        let Self { out, heap, .. } = self;
+        if out.row_events.is_empty() {
+            out.row_events.reserve(events);
+            out.row_shapes.reserve(events);
+            out.starts.reserve(events + 1);
+        } else {
+            let cells = (out.tags.len() * events).min(MOST_ROOM / size_of::<u64>());
+            out.tags.reserve(cells);
+            out.data.reserve(cells);
+            heap.text.reserve((heap.text.len() * events).min(MOST_ROOM));
+        }
     }
 
     pub(crate) fn finish(mut self) -> Result<Outcome, String> {
@@ -115,6 +141,7 @@ impl Verdicts {
         let verdicts = &self.out.verdicts;
         self.reasons.retain(|event, _| verdicts[*event] == REJECT);
         self.out.reasons = self.reasons.into_values().collect();
+        self.out.heap = self.heap.finish(&self.out.tags, &mut self.out.data);
         Ok(self.out)
     }
 }
@@ -123,12 +150,34 @@ impl Verdicts {
 #[derive(Debug)]
 pub struct RowWriter<'a> {
     out: &'a mut Outcome,
+    heap: &'a mut Heap,
 }
 
 impl RowWriter<'_> {
     /// The next computed cell.
     pub fn cell<'c>(&mut self, cell: impl Into<Cell<'c>>) -> &mut Self {
-        let (tag, data) = cell.into().write(&mut self.out.heap);
+        let (tag, data) = cell.into().write(self.heap);
+        self.push(tag, data)
+    }
+
+    /// The next computed cell, made where it is handed over: `write` appends its text to what it
+    /// is given, and leaves alone what is there.
+    pub fn rendered(&mut self, write: impl FnOnce(&mut String) -> Rendered) -> &mut Self {
+        let start = self.heap.text.len();
+        let tag = match write(&mut self.heap.text) {
+            Rendered::Text => {
+                let place = self.heap.place_of_text(start);
+                return self.push(tag::TEXT, place);
+            }
+            Rendered::Null => tag::NULL,
+            Rendered::Unchanged => tag::UNCHANGED,
+            Rendered::Absent => tag::ABSENT,
+        };
+        self.heap.text.truncate(start);
+        self.push(tag, 0)
+    }
+
+    fn push(&mut self, tag: u8, data: u64) -> &mut Self {
         self.out.tags.push(tag);
         self.out.data.push(data);
         self
