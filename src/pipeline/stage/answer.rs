@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::super::rows::{Batch, Cell, Row};
-use super::super::shape::derive;
-use super::super::tagged;
+use super::super::rows::{Batch, Row};
+use super::super::shape::{Computed, derive};
 use super::{Failure, Plan, Planned, Report, Routes};
 use crate::plugin::check::{Bounds, Fault};
 use crate::plugin::{Plugin, bindings};
@@ -82,16 +81,21 @@ impl Answer<'_> {
             .count_made(heap.len().saturating_add(usize::try_from(repeated).unwrap_or(usize::MAX)));
         // Where there is no place for it, the whole batch is made again.
         let Some(heap) = batch.add_buffer(heap) else { return };
-        let mut emitted = Emitted { outcome: &outcome, heap, next: 0, cells: Vec::new() };
+        batch.rows.reserve(rows.len());
+        let mut emitted = Emitted { outcome: &outcome, heap, next: 0 };
         let mut reasons = outcome.reasons.iter();
-        for (event, &row) in rows.iter().enumerate() {
+        for (event, (&row, &verdict)) in rows.iter().zip(&outcome.verdicts).enumerate() {
+            if verdict == DROP {
+                report.dropped += 1;
+                continue;
+            }
             let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
             let stream = route(&names, &outcome.event_routes, event, row.stream);
-            match (outcome.verdicts[event], stream) {
-                (DROP, _) => report.dropped += 1,
+            match (verdict, stream) {
                 (PASS, Ok(stream)) => {
-                    let row = pass(batch, plan, Row { stream, ..row });
-                    batch.rows.extend(row);
+                    if let Some(row) = pass(batch, plan, Row { stream, ..row }) {
+                        batch.rows.push(row);
+                    }
                 }
                 (EMIT, Ok(stream)) => {
                     let row = Row { stream, ..row };
@@ -118,8 +122,6 @@ struct Emitted<'a> {
     outcome: &'a bindings::Outcome,
     heap: u16,
     next: usize,
-    /// The computed cells of the row in hand.
-    cells: Vec<Cell>,
 }
 
 impl Emitted<'_> {
@@ -143,9 +145,10 @@ impl Emitted<'_> {
             let stream = route(names, &self.outcome.row_routes, at, row.stream);
             match shape.and_then(|shape| Ok((shape, stream?))) {
                 Ok((shape, stream)) => {
-                    self.compute(at);
-                    let derived = derive(batch, shape, Row { stream, ..row }, &self.cells);
-                    batch.rows.extend(derived);
+                    let row = Row { stream, ..row };
+                    if let Some(row) = derive(batch, shape, row, self.computed(at)) {
+                        batch.rows.push(row);
+                    }
                 }
                 Err(reason) => result = Err(reason),
             }
@@ -157,23 +160,15 @@ impl Emitted<'_> {
         result
     }
 
-    fn compute(&mut self, row: usize) {
-        self.cells.clear();
-        let outcome = self.outcome;
+    /// The computed cells of a row.
+    fn computed(&self, row: usize) -> Computed<'_> {
+        let (outcome, heap) = (self.outcome, self.heap);
         let (Some(&start), Some(&end)) = (outcome.starts.get(row), outcome.starts.get(row + 1))
         else {
-            return;
+            return Computed::NONE;
         };
-        let heap = self.heap;
-        self.cells.extend((start as usize..end as usize).map(|at| {
-            let (tag, data) = (outcome.tags[at], outcome.data[at]);
-            if tagged::in_heap(tag) {
-                let place = tagged::placed(data);
-                Cell::heap(tag, heap, place.start, place.len())
-            } else {
-                Cell::inline(tag, data)
-            }
-        }));
+        let cells = start as usize..end as usize;
+        Computed { tags: &outcome.tags[cells.clone()], data: &outcome.data[cells], heap }
     }
 }
 
@@ -193,7 +188,7 @@ fn route(
 /// The row as the plan has it pass; see [`derive`].
 pub(super) fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Option<Row> {
     match plan.pass_shape {
-        Some(shape) => derive(batch, &plan.shapes[shape], row, &[]),
+        Some(shape) => derive(batch, &plan.shapes[shape], row, Computed::NONE),
         None => Some(row),
     }
 }
