@@ -63,6 +63,7 @@ impl ByteSize {
     }
 
     /// How many bytes.
+    #[inline]
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0

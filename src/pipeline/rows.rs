@@ -214,6 +214,7 @@ impl Batch {
     }
 
     /// Counts bytes that a plugin has made.
+    #[inline]
     pub fn count_made(&mut self, bytes: usize) {
         self.made = self.made.saturating_add(bytes);
     }
@@ -265,6 +266,7 @@ impl Batch {
     }
 
     /// Where the next row's cells start; makes room for so many.
+    #[inline]
     pub fn begin_row(&mut self, width: usize) -> usize {
         self.cells.reserve(width);
         self.cells.len()
@@ -284,7 +286,9 @@ impl Batch {
             let start = span.start as usize + from;
             self.cells.extend_from_within(start..start + there);
         }
-        self.cells.resize(self.cells.len() + len - there, Cell::ABSENT);
+        if there < len {
+            self.cells.resize(self.cells.len() + len - there, Cell::ABSENT);
+        }
     }
 
     /// The cells added since there were `start`, as a row's span.

@@ -24,8 +24,6 @@ pub struct Shape {
     hidden_key: Option<Vec<usize>>,
     /// Whether a column of the input comes more than once.
     repeats: bool,
-    /// Bytes that each row of it takes, beside values.
-    made: usize,
 }
 
 /// Where the values of a column, or of several in a row, come from.
@@ -72,8 +70,7 @@ impl Shape {
         let table = tables.add_derived(derived(shape, &input.relation));
         let hidden_key = hides.then(|| input.key.clone());
         let (repeats, width) = (repeats(shape), shape.columns.len());
-        let made = size_of::<Row>() + 2 * width * size_of::<Cell>() + fixed.len();
-        Self { table, pieces, width, fixed: fixed.into(), hidden_key, repeats, made }
+        Self { table, pieces, width, fixed: fixed.into(), hidden_key, repeats }
     }
 }
 
@@ -135,53 +132,25 @@ fn computed(name: &str, tag: u8) -> Column {
     Column { name, type_oid: 0, type_mod: -1, type_name: type_name.into(), kind, key: false }
 }
 
-/// The computed cells of a row as a plugin handed them over: tags and data, with what is longer in
-/// a buffer of the batch. They have been checked.
-#[derive(Debug, Clone, Copy)]
-pub struct Computed<'a> {
-    /// A tag for each cell.
-    pub tags: &'a [u8],
-    /// The data of each.
-    pub data: &'a [u64],
-    /// The buffer that they point into.
-    pub heap: u16,
-}
-
-impl Computed<'_> {
-    /// No cells at all.
-    pub const NONE: Self = Self { tags: &[], data: &[], heap: 0 };
-
-    #[inline]
-    fn cells(self) -> impl Iterator<Item = Cell> {
-        self.tags.iter().zip(self.data).map(move |(&tag, &data)| {
-            if tagged::in_heap(tag) {
-                let place = tagged::placed(data);
-                Cell::heap(tag, self.heap, place.start, place.len())
-            } else {
-                Cell::inline(tag, data)
-            }
-        })
-    }
-}
-
-/// The row in its new shape. `None` where the batch has no place for the shape's constants.
-pub fn derive(batch: &mut Batch, shape: &Shape, row: Row, computed: Computed<'_>) -> Option<Row> {
+/// The row in its new shape; `computed` are its computed cells, in order. `None` where the batch
+/// has no place for the shape's constants.
+pub fn derive(batch: &mut Batch, shape: &Shape, row: &Row, computed: &[Cell]) -> Option<Row> {
     let fixed = if shape.fixed.is_empty() { 0 } else { batch.constants(&shape.fixed)? };
-    let mut made = shape.made;
-    if shape.repeats {
-        let repeated = usize::try_from(shape.size(batch, &row)).unwrap_or(usize::MAX);
-        made = made.saturating_add(repeated);
-    }
+    let repeated = if shape.repeats { shape.size(batch, row) } else { 0 };
+    let computes: usize = computed.iter().map(|cell| cell.size()).sum();
+    let cells = 2 * shape.width * size_of::<Cell>();
+    let repeated = usize::try_from(repeated).unwrap_or(usize::MAX);
+    let made = size_of::<Row>() + cells + shape.fixed.len() + computes;
+    batch.count_made(made.saturating_add(repeated));
     let (hidden_key, hidden_old) = match &shape.hidden_key {
         Some(key) if !row.hidden_key.is_some() => {
             (key_cells(batch, key, row.new), key_cells(batch, key, row.old))
         }
         _ => (row.hidden_key, row.hidden_old),
     };
-    let (new, computes) = reshape(batch, shape, row.new, fixed, computed);
-    let (old, _) = reshape(batch, shape, row.old, fixed, Computed::NONE);
-    batch.count_made(made.saturating_add(computes));
-    Some(Row { table: shape.table, new, old, hidden_key, hidden_old, ..row })
+    let new = reshape(batch, shape, row.new, fixed, computed);
+    let old = reshape(batch, shape, row.old, fixed, &[]);
+    Some(Row { table: shape.table, new, old, hidden_key, hidden_old, ..*row })
 }
 
 /// The key's cells of a row, if there is one.
@@ -202,31 +171,23 @@ fn cell(batch: &Batch, span: Span, at: usize) -> Option<Cell> {
     batch.cells(span).get(at).copied()
 }
 
-/// The row's cells in the shape, and the bytes of the computed ones.
-fn reshape(
-    batch: &mut Batch,
-    shape: &Shape,
-    span: Span,
-    fixed: u16,
-    computed: Computed<'_>,
-) -> (Span, usize) {
-    if batch.cells(span).is_empty() {
-        return (span, 0);
+#[inline]
+fn reshape(batch: &mut Batch, shape: &Shape, span: Span, fixed: u16, computed: &[Cell]) -> Span {
+    if !span.is_some() || batch.cells(span).is_empty() {
+        return span;
     }
-    let (mut computed, mut bytes) = (computed.cells(), 0);
+    let mut computed = computed.iter();
     let start = batch.begin_row(shape.width);
     for piece in &shape.pieces {
         match *piece {
             Piece::Inputs(from, len) => batch.repeat_cells(span, from, len),
             Piece::Computed => {
-                let cell = computed.next().unwrap_or(Cell::ABSENT);
-                bytes += cell.size();
-                batch.push_cell(cell);
+                batch.push_cell(computed.next().copied().unwrap_or(Cell::ABSENT));
             }
             Piece::Fixed(start, len) => {
                 batch.push_cell(Cell::heap(tagged::TEXT, fixed, start, len));
             }
         }
     }
-    (batch.span_from(start), bytes)
+    batch.span_from(start)
 }

@@ -374,12 +374,12 @@ impl Stage {
     ) -> Result<Result<Measured, String>, StageError> {
         let mut input = std::mem::replace(&mut self.input, empty());
         clear(&mut input);
-        let (mut envelope, mut last) = (false, Last::default());
-        for row in rows {
-            match self.plan_after(&mut last, row, tables)? {
+        let mut envelope = false;
+        for rows in rows.chunk_by(|row, next| row.table == next.table) {
+            match self.plan(rows[0], tables)? {
                 Ok(plan) => {
                     envelope |= plan.answer.envelope;
-                    plan.fill(&mut input, batch, tables, row);
+                    plan.fill(&mut input, batch, tables, rows);
                 }
                 Err(reason) => return Ok(Err(reason)),
             }

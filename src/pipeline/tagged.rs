@@ -36,6 +36,7 @@ pub const UNCHANGED: u8 = 32;
 pub const ABSENT: u8 = 33;
 
 /// Whether a cell of this tag keeps its value in the heap.
+#[inline]
 #[must_use]
 pub fn in_heap(tag: u8) -> bool {
     (16..32).contains(&tag)
@@ -106,11 +107,13 @@ pub fn read(kind: Kind, text: &[u8], heap: &mut Vec<u8>) -> (u8, u64) {
         }
         other => {
             heap.truncate(start);
-            match std::str::from_utf8(text) {
-                _ if other == Kind::Json => json::raw(heap, text),
-                Ok(_) => heap.extend_from_slice(text),
+            if other == Kind::Json {
+                json::raw(heap, text);
+            } else if text.is_ascii() || std::str::from_utf8(text).is_ok() {
+                heap.extend_from_slice(text);
+            } else {
                 // The interface's text is UTF-8, whatever the server's is.
-                Err(_) => heap.extend_from_slice(&json::readable(text)),
+                heap.extend_from_slice(&json::readable(text));
             }
             match other {
                 Kind::Numeric => NUMERIC,
@@ -123,6 +126,7 @@ pub fn read(kind: Kind, text: &[u8], heap: &mut Vec<u8>) -> (u8, u64) {
 }
 
 /// The data of a cell whose value lies in the heap.
+#[inline]
 #[must_use]
 pub fn place(offset: usize, len: usize) -> u64 {
     // A batch's heap is bounded far below 4 GiB.
@@ -130,6 +134,7 @@ pub fn place(offset: usize, len: usize) -> u64 {
 }
 
 /// Where in the heap a cell's value lies.
+#[inline]
 #[must_use]
 pub fn placed(data: u64) -> std::ops::Range<usize> {
     let (offset, len) = ((data >> 32) as usize, (data & 0xFFFF_FFFF) as usize);

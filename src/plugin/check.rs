@@ -166,29 +166,35 @@ impl Bounds<'_> {
     ///
     /// # Errors
     /// Not so many.
+    #[inline]
     pub fn check_event(&self, bytes: u64) -> Result<(), Fault> {
-        let Self { plugin, event: limit, .. } = self;
-        if bytes <= limit.bytes() {
-            return Ok(());
-        }
-        Err(Fault::Large(format!(
-            "made more than {limit} of one event: raise `plugins.{plugin}.limits.event_output`"
-        )))
+        if bytes <= self.event.bytes() { Ok(()) } else { Err(self.large_event()) }
     }
 
     /// Whether the events of a call may become so many bytes.
     ///
     /// # Errors
     /// Not so many.
+    #[inline]
     pub fn check_call(&self, bytes: u64) -> Result<(), Fault> {
+        if bytes <= self.call.bytes() { Ok(()) } else { Err(self.large_call()) }
+    }
+
+    #[cold]
+    fn large_event(&self) -> Fault {
+        let Self { plugin, event: limit, .. } = self;
+        Fault::Large(format!(
+            "made more than {limit} of one event: raise `plugins.{plugin}.limits.event_output`"
+        ))
+    }
+
+    #[cold]
+    fn large_call(&self) -> Fault {
         let Self { plugin, call: limit, .. } = self;
-        if bytes <= limit.bytes() {
-            return Ok(());
-        }
-        Err(Fault::Large(format!(
+        Fault::Large(format!(
             "made more than {limit} of the events of one call: raise \
              `plugins.{plugin}.limits.output`"
-        )))
+        ))
     }
 }
 

@@ -23,6 +23,9 @@ enum Step {
     Template(Bound),
 }
 
+/// Room for a value as text, kept from row to row.
+pub type Scratch = String;
+
 /// Index of the shape with the computed columns.
 pub const COMPUTED: u32 = 0;
 
@@ -124,36 +127,33 @@ fn check_names(shape: &Shape, relation: &Relation) -> Result<(), String> {
 }
 
 impl Layout {
-    /// Writes a row's computed cells. The scratch is room for a value, kept from row to row.
-    pub fn write(&self, row: &Row, salt: &str, scratch: &mut String, out: &mut RowWriter) {
+    /// Writes a row's computed cells.
+    pub fn write(&self, row: &Row, salt: &str, scratch: &mut Scratch, out: &mut RowWriter) {
         for step in &self.steps {
-            out.rendered(|text| step.make(row, salt, scratch, text));
-        }
-    }
-}
-
-impl Step {
-    /// What the column is, its text appended to `out`.
-    fn make(&self, row: &Row, salt: &str, scratch: &mut String, out: &mut String) -> Rendered {
-        match self {
-            Self::Null => Rendered::Null,
-            Self::Template(template) => template.render(row, out, |_, _| {}),
-            Self::Mask { mask, index, zoned } => match row.cell(*index) {
-                Cell::Null => Rendered::Null,
-                Cell::Unchanged => Rendered::Unchanged,
-                Cell::Text(text) => {
-                    mask.append(out, text, salt);
-                    Rendered::Text
-                }
-                cell => {
-                    scratch.clear();
-                    if !text::append(scratch, cell, *zoned) {
-                        return Rendered::Absent;
+            match step {
+                Step::Null => out.cell(Cell::Null),
+                Step::Mask { mask, index, zoned } => match row.cell(*index) {
+                    cell @ (Cell::Null | Cell::Unchanged) => out.cell(cell),
+                    Cell::Text(text) => out.text(|out| mask.append(out, text, salt)),
+                    cell => {
+                        scratch.clear();
+                        if text::append(scratch, cell, *zoned) {
+                            out.text(|out| mask.append(out, scratch, salt))
+                        } else {
+                            out.cell(Cell::Absent)
+                        }
                     }
-                    mask.append(out, scratch, salt);
-                    Rendered::Text
+                },
+                Step::Template(template) => {
+                    scratch.clear();
+                    match template.render(row, scratch, |_, _| {}) {
+                        Rendered::Text => out.cell(scratch.as_str()),
+                        Rendered::Null => out.cell(Cell::Null),
+                        Rendered::Unchanged => out.cell(Cell::Unchanged),
+                        Rendered::Absent => out.cell(Cell::Absent),
+                    }
                 }
-            },
+            };
         }
     }
 }

@@ -4,7 +4,7 @@ mod layout;
 mod mask;
 mod settings;
 
-use layout::{COMPUTED, Layout, layout};
+use layout::{COMPUTED, Layout, Scratch, layout};
 use settings::Settings;
 use walmill_plugin::{
     Batch, Config, Finding, Op, PerRelation, Plan, Relation, Transform, Verdicts,
@@ -13,8 +13,7 @@ use walmill_plugin::{
 struct Reshape {
     settings: Settings,
     layouts: PerRelation<Layout>,
-    /// Room for a value, kept from row to row.
-    scratch: String,
+    scratch: Scratch,
 }
 
 walmill_plugin::export!(Reshape);
@@ -22,7 +21,7 @@ walmill_plugin::export!(Reshape);
 impl Transform for Reshape {
     fn new(config: Config) -> Result<Self, Vec<Finding>> {
         let settings = Settings::read(&config)?;
-        Ok(Self { settings, layouts: PerRelation::new(), scratch: String::new() })
+        Ok(Self { settings, layouts: PerRelation::new(), scratch: Scratch::default() })
     }
 
     fn on_relation(&mut self, relation: &Relation) -> Result<Plan, String> {

@@ -1,5 +1,7 @@
 //! Ways to hide a value, and what is left of it.
 
+use std::fmt::{self, Write};
+
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use walmill_plugin::text::hex;
@@ -28,43 +30,48 @@ const LAST4_MIN: usize = 8;
 
 impl Mask {
     /// Appends what is left of a value.
-    pub fn append(self, out: &mut String, value: &str, salt: &str) {
-        match self {
-            Self::Redact | Self::Null => out.push_str(REDACTED),
+    pub fn append(self, out: &mut impl Write, value: &str, salt: &str) {
+        // What is written here is memory, which does not fail.
+        let _ = match self {
+            Self::Redact | Self::Null => out.write_str(REDACTED),
             Self::Email => email(out, value),
             Self::Last4 => last4(out, value),
             Self::Hash => {
                 hex(out, &Sha256::new().chain_update(salt).chain_update(value).finalize());
+                Ok(())
             }
-        }
+        };
     }
 }
 
 /// The first letter and the domain; nothing of what is no address.
-fn email(out: &mut String, value: &str) {
-    match value.rsplit_once('@') {
-        Some((name, domain)) if !domain.is_empty() => {
-            out.extend(name.chars().next());
-            out.push_str(REDACTED);
-            out.push('@');
-            out.push_str(domain);
+fn email(out: &mut impl Write, value: &str) -> fmt::Result {
+    let at = value.bytes().rposition(|byte| byte == b'@');
+    match at.and_then(|at| value.split_at_checked(at)) {
+        Some((name, domain)) if domain.len() > 1 => {
+            if let Some(first) = name.chars().next() {
+                out.write_char(first)?;
+            }
+            out.write_str(REDACTED)?;
+            out.write_str(domain)
         }
-        _ => out.push_str(REDACTED),
+        _ => out.write_str(REDACTED),
     }
 }
 
 /// The last four letters or digits; a star for each before them. What stands between stays.
-fn last4(out: &mut String, value: &str) {
+fn last4(out: &mut impl Write, value: &str) -> fmt::Result {
     let count = value.chars().filter(|c| c.is_alphanumeric()).count();
     let mut hidden = if count < LAST4_MIN { count } else { count - 4 };
     for c in value.chars() {
         if c.is_alphanumeric() && hidden > 0 {
             hidden -= 1;
-            out.push('*');
+            out.write_char('*')?;
         } else {
-            out.push(c);
+            out.write_char(c)?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

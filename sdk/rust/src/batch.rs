@@ -1,7 +1,8 @@
 //! A batch of changes: its events, their rows, the rows' cells.
 
+use std::ops::Range;
+
 use crate::bindings::walmill::plugin::types;
-use crate::heap::Heap;
 use crate::{PerRelation, Relation, tag};
 
 /// What the plan for a relation says about the cells that come with its events.
@@ -22,12 +23,47 @@ impl Announced {
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     flat: &'a types::Batch,
+    heap: Heap<'a>,
     announced: &'a PerRelation<Announced>,
+}
+
+/// Where the values lie that do not fit into a cell.
+#[derive(Debug, Clone, Copy)]
+struct Heap<'a> {
+    bytes: &'a [u8],
+    /// The same as text, where all of it is: then no value has to be looked at by itself.
+    text: Option<&'a str>,
+}
+
+impl<'a> Heap<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, text: std::str::from_utf8(bytes).ok() }
+    }
+
+    #[inline]
+    fn bytes(self, data: u64) -> &'a [u8] {
+        self.bytes.get(range(data)).unwrap_or_default()
+    }
+
+    /// `None` where the bytes are no text.
+    #[inline]
+    fn text(self, data: u64) -> Option<&'a str> {
+        match self.text {
+            Some(text) => text.get(range(data)),
+            None => std::str::from_utf8(self.bytes(data)).ok(),
+        }
+    }
+}
+
+#[inline]
+fn range(data: u64) -> Range<usize> {
+    let (start, length) = ((data >> 32) as usize, (data & u64::from(u32::MAX)) as usize);
+    start..start.saturating_add(length)
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(flat: &'a types::Batch, announced: &'a PerRelation<Announced>) -> Self {
-        Self { flat, announced }
+        Self { flat, heap: Heap::new(&flat.heap), announced }
     }
 
     /// How many events.
@@ -44,7 +80,7 @@ impl<'a> Batch<'a> {
 
     /// The events.
     pub fn events(&self) -> impl Iterator<Item = Event<'a>> + use<'a> {
-        let Self { flat, announced } = *self;
+        let Self { flat, heap, announced } = *self;
         let heads = flat.ops.iter().zip(&flat.relations).zip(flat.starts.windows(2));
         heads.enumerate().map(move |(index, ((&op, &relation), range))| {
             let (start, end) = (range[0] as usize, range[1] as usize);
@@ -53,7 +89,7 @@ impl<'a> Batch<'a> {
                 names,
                 tags: flat.tags.get(start..end).unwrap_or_default(),
                 data: flat.data.get(start..end).unwrap_or_default(),
-                heap: &flat.heap,
+                heap,
                 from: 0,
             };
             Event { index, op: Op::from(op), relation, row, flat }
@@ -161,7 +197,7 @@ pub struct Row<'a> {
     /// All cells of the event: of the row, then of the old row where there is one.
     tags: &'a [u8],
     data: &'a [u64],
-    heap: &'a [u8],
+    heap: Heap<'a>,
     /// Where this row's cells start.
     from: usize,
 }
@@ -293,7 +329,7 @@ pub enum Cell<'a> {
 
 impl<'a> Cell<'a> {
     #[inline]
-    fn read(tag: u8, data: u64, heap: &'a [u8]) -> Self {
+    fn read(tag: u8, data: u64, heap: Heap<'a>) -> Self {
         match tag {
             tag::NULL => Self::Null,
             tag::BOOL => Self::Bool(data != 0),
@@ -310,23 +346,26 @@ impl<'a> Cell<'a> {
     }
 
     #[inline]
-    fn read_heap(tag: u8, data: u64, heap: &'a [u8]) -> Self {
-        let (start, length) = ((data >> 32) as usize, (data & u64::from(u32::MAX)) as usize);
-        let bytes = heap.get(start..start.saturating_add(length)).unwrap_or_default();
-        match (tag, std::str::from_utf8(bytes)) {
-            (tag::BYTEA, _) => Self::Bytea(bytes),
-            (tag::UUID, _) => Self::Uuid(bytes),
-            (tag::TEXT, Ok(text)) => Self::Text(text),
-            (tag::NUMERIC, Ok(text)) => Self::Numeric(text),
-            (tag::JSON, Ok(text)) => Self::Json(text),
-            (tag::ARRAY, Ok(text)) => Self::Array(text),
-            _ => Self::Other(tag),
-        }
+    fn read_heap(tag: u8, data: u64, heap: Heap<'a>) -> Self {
+        let of: fn(&'a str) -> Self = match tag {
+            tag::TEXT => Self::Text,
+            tag::NUMERIC => Self::Numeric,
+            tag::JSON => Self::Json,
+            tag::ARRAY => Self::Array,
+            tag::BYTEA => return Self::Bytea(heap.bytes(data)),
+            tag::UUID => return Self::Uuid(heap.bytes(data)),
+            _ => return Self::Other(tag),
+        };
+        heap.text(data).map_or(Self::Other(tag), of)
     }
 
     /// Its tag and data; what belongs on the heap is appended there.
-    #[inline]
-    pub(crate) fn write(self, heap: &mut Heap) -> (u8, u64) {
+    pub(crate) fn write(self, heap: &mut Vec<u8>) -> (u8, u64) {
+        let mut keep = |tag, bytes: &[u8]| {
+            let start = heap.len() as u64;
+            heap.extend_from_slice(bytes);
+            (tag, start << 32 | bytes.len() as u64)
+        };
         match self {
             Self::Null => (tag::NULL, 0),
             Self::Bool(bool) => (tag::BOOL, bool.into()),
@@ -335,12 +374,12 @@ impl<'a> Cell<'a> {
             Self::Timestamp(time) => (tag::TIMESTAMP, time.cast_unsigned()),
             Self::Date(days) => (tag::DATE, days.cast_unsigned()),
             Self::Time(time) => (tag::TIME, time.cast_unsigned()),
-            Self::Text(text) => (tag::TEXT, heap.keep_text(text)),
-            Self::Numeric(text) => (tag::NUMERIC, heap.keep_text(text)),
-            Self::Json(text) => (tag::JSON, heap.keep_text(text)),
-            Self::Bytea(bytes) => (tag::BYTEA, heap.keep_bytes(bytes)),
-            Self::Uuid(bytes) => (tag::UUID, heap.keep_bytes(bytes)),
-            Self::Array(text) => (tag::ARRAY, heap.keep_text(text)),
+            Self::Text(text) => keep(tag::TEXT, text.as_bytes()),
+            Self::Numeric(text) => keep(tag::NUMERIC, text.as_bytes()),
+            Self::Json(text) => keep(tag::JSON, text.as_bytes()),
+            Self::Bytea(bytes) => keep(tag::BYTEA, bytes),
+            Self::Uuid(bytes) => keep(tag::UUID, bytes),
+            Self::Array(text) => keep(tag::ARRAY, text.as_bytes()),
             Self::Unchanged => (tag::UNCHANGED, 0),
             Self::Absent => (tag::ABSENT, 0),
             Self::Other(tag) => (tag, 0),

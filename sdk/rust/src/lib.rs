@@ -63,7 +63,6 @@ mod config;
 mod filter;
 #[doc(hidden)]
 pub mod glue;
-mod heap;
 pub mod kv;
 pub mod log;
 pub mod metrics;
@@ -81,7 +80,7 @@ pub use plan::column;
 pub use relation::{Needs, PerRelation, Tables, tag};
 #[doc(hidden)]
 pub use serde;
-pub use verdicts::{Route, RowWriter, Verdicts};
+pub use verdicts::{Route, RowWriter, Text, Verdicts};
 
 /// A plugin. [`export!`] makes it the one in the file.
 pub trait Transform: Sized {

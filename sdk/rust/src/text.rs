@@ -1,6 +1,6 @@
 //! Values as text, in the form in which they stand in events.
 
-use std::fmt::Write as _;
+use std::fmt::Write;
 
 use crate::{Cell, Column};
 
@@ -43,10 +43,11 @@ pub fn append(out: &mut String, cell: Cell, zoned: bool) -> bool {
 }
 
 /// Appends bytes as hexadecimal digits.
-pub fn hex(out: &mut String, bytes: &[u8]) {
+pub fn hex(out: &mut impl Write, bytes: &[u8]) {
     for byte in bytes {
         for digit in [byte >> 4, byte & 15] {
-            out.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            // What is written here is memory, which does not fail.
+            let _ = out.write_char(char::from(b"0123456789abcdef"[usize::from(digit)]));
         }
     }
 }

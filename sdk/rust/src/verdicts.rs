@@ -3,26 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::bindings::walmill::plugin::types::Outcome;
-use crate::heap::Heap;
-use crate::template::Rendered;
 use crate::{Cell, Event, tag};
 
 const PASS: u8 = 0;
 const DROP: u8 = 1;
 const EMIT: u8 = 2;
 const REJECT: u8 = 3;
-
-/// Routes that are found by looking at one after the other: most often there are few.
-const FEW_ROUTES: usize = 16;
-/// Bytes of values for which room is made beforehand, at most.
+/// Routes that are compared one by one; beyond, looking them up is cheaper.
+const FEW: usize = 8;
+/// Bytes for which room is made beforehand, at most.
 const MOST_ROOM: usize = 1 << 16;
 
 /// A verdict for each event of a batch: pass, until something else is said.
 #[derive(Debug)]
 pub struct Verdicts {
     out: Outcome,
-    heap: Heap,
-    /// Those beyond the first few, by name.
+    /// Those behind the first few.
     routes: HashMap<String, Route>,
     /// Why, by event.
     reasons: BTreeMap<usize, String>,
@@ -47,7 +43,7 @@ impl Verdicts {
             routes: Vec::new(),
             reasons: Vec::new(),
         };
-        Self { out, heap: Heap::default(), routes: HashMap::new(), reasons: BTreeMap::new() }
+        Self { out, routes: HashMap::new(), reasons: BTreeMap::new() }
     }
 
     /// The event goes on as it is, or in the plan's `pass-shape`.
@@ -71,7 +67,9 @@ impl Verdicts {
     /// A stream by its name, for [`send`](Self::send). walmill takes only names that the
     /// pipeline's `streams` allow.
     pub fn route_to(&mut self, stream: &str) -> Route {
-        if let Some(at) = self.out.routes.iter().take(FEW_ROUTES).position(|name| name == stream) {
+        // Most batches go to a few streams.
+        let few = self.out.routes.iter().take(FEW).position(|known| known == stream);
+        if let Some(at) = few {
             return Route(at as u32 + 1);
         }
         if let Some(&route) = self.routes.get(stream) {
@@ -79,7 +77,7 @@ impl Verdicts {
         }
         self.out.routes.push(stream.to_owned());
         let route = Route(self.out.routes.len() as u32);
-        if self.out.routes.len() > FEW_ROUTES {
+        if self.out.routes.len() > FEW {
             self.routes.insert(stream.to_owned(), route);
         }
         route
@@ -107,23 +105,24 @@ impl Verdicts {
         self.out.row_events.push(event.index as u32);
         self.out.row_shapes.push(shape);
         self.out.starts.push(self.out.tags.len() as u32);
-        RowWriter { out: &mut self.out, heap: &mut self.heap }
+        RowWriter { out: &mut self.out }
     }
 
-    /// Room for so many rows: where one event is emitted, most are. What the second row needs, the
-    /// first has shown.
+    /// Room for so many rows: where one event is emitted, most are. What their cells take, the
+    /// first row has shown.
     fn make_room(&mut self, events: usize) {
-        let Self { out, heap, .. } = self;
+        let out = &mut self.out;
         if out.row_events.is_empty() {
             out.row_events.reserve(events);
             out.row_shapes.reserve(events);
             out.starts.reserve(events + 1);
-        } else {
-            let cells = (out.tags.len() * events).min(MOST_ROOM / size_of::<u64>());
-            out.tags.reserve(cells);
-            out.data.reserve(cells);
-            heap.text.reserve((heap.text.len() * events).min(MOST_ROOM));
+            return;
         }
+        let cells = out.tags.len().saturating_mul(events).min(MOST_ROOM / size_of::<u64>());
+        out.tags.reserve(cells);
+        out.data.reserve(cells);
+        // Saturating, since the first text may be as long as memory lets it be.
+        out.heap.reserve(out.heap.len().saturating_mul(events).min(MOST_ROOM));
     }
 
     pub(crate) fn finish(mut self) -> Result<Outcome, String> {
@@ -141,7 +140,6 @@ impl Verdicts {
         let verdicts = &self.out.verdicts;
         self.reasons.retain(|event, _| verdicts[*event] == REJECT);
         self.out.reasons = self.reasons.into_values().collect();
-        self.out.heap = self.heap.finish(&self.out.tags, &mut self.out.data);
         Ok(self.out)
     }
 }
@@ -150,36 +148,24 @@ impl Verdicts {
 #[derive(Debug)]
 pub struct RowWriter<'a> {
     out: &'a mut Outcome,
-    heap: &'a mut Heap,
 }
 
 impl RowWriter<'_> {
     /// The next computed cell.
     pub fn cell<'c>(&mut self, cell: impl Into<Cell<'c>>) -> &mut Self {
-        let (tag, data) = cell.into().write(self.heap);
-        self.push(tag, data)
-    }
-
-    /// The next computed cell, made where it is handed over: `write` appends its text to what it
-    /// is given, and leaves alone what is there.
-    pub fn rendered(&mut self, write: impl FnOnce(&mut String) -> Rendered) -> &mut Self {
-        let start = self.heap.text.len();
-        let tag = match write(&mut self.heap.text) {
-            Rendered::Text => {
-                let place = self.heap.place_of_text(start);
-                return self.push(tag::TEXT, place);
-            }
-            Rendered::Null => tag::NULL,
-            Rendered::Unchanged => tag::UNCHANGED,
-            Rendered::Absent => tag::ABSENT,
-        };
-        self.heap.text.truncate(start);
-        self.push(tag, 0)
-    }
-
-    fn push(&mut self, tag: u8, data: u64) -> &mut Self {
+        let (tag, data) = cell.into().write(&mut self.out.heap);
         self.out.tags.push(tag);
         self.out.data.push(data);
+        self
+    }
+
+    /// The next computed cell, a text that is written where it stays.
+    pub fn text(&mut self, write: impl FnOnce(&mut Text<'_>)) -> &mut Self {
+        let start = self.out.heap.len();
+        write(&mut Text(&mut self.out.heap));
+        let len = self.out.heap.len() - start;
+        self.out.tags.push(tag::TEXT);
+        self.out.data.push((start as u64) << 32 | len as u64);
         self
     }
 
@@ -189,5 +175,26 @@ impl RowWriter<'_> {
         self.out.row_routes.resize(rows, 0);
         self.out.row_routes[rows - 1] = route.0;
         self
+    }
+}
+
+/// A text in the making; see [`RowWriter::text`].
+#[derive(Debug)]
+pub struct Text<'a>(&'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    #[inline]
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    #[inline]
+    fn write_char(&mut self, c: char) -> std::fmt::Result {
+        if c.is_ascii() {
+            self.0.push(c as u8);
+            return Ok(());
+        }
+        self.write_str(c.encode_utf8(&mut [0; 4]))
     }
 }

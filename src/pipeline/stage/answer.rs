@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::super::rows::{Batch, Row};
-use super::super::shape::{Computed, derive};
+use super::super::rows::{Batch, Cell, Row};
+use super::super::shape::derive;
+use super::super::tagged;
 use super::{Failure, Plan, Planned, Report, Routes};
 use crate::plugin::check::{Bounds, Fault};
 use crate::plugin::{Plugin, bindings};
@@ -81,25 +82,20 @@ impl Answer<'_> {
             .count_made(heap.len().saturating_add(usize::try_from(repeated).unwrap_or(usize::MAX)));
         // Where there is no place for it, the whole batch is made again.
         let Some(heap) = batch.add_buffer(heap) else { return };
-        batch.rows.reserve(rows.len());
-        let mut emitted = Emitted { outcome: &outcome, heap, next: 0 };
+        let mut emitted = Emitted { outcome: &outcome, heap, next: 0, cells: Vec::new() };
         let mut reasons = outcome.reasons.iter();
-        for (event, (&row, &verdict)) in rows.iter().zip(&outcome.verdicts).enumerate() {
-            if verdict == DROP {
-                report.dropped += 1;
-                continue;
-            }
+        for (event, &row) in rows.iter().enumerate() {
             let Some(Planned::Ready(plan)) = plans.get(row.table as usize) else { continue };
             let stream = route(&names, &outcome.event_routes, event, row.stream);
-            match (verdict, stream) {
+            match (outcome.verdicts[event], stream) {
+                (DROP, _) => report.dropped += 1,
                 (PASS, Ok(stream)) => {
-                    if let Some(row) = pass(batch, plan, Row { stream, ..row }) {
-                        batch.rows.push(row);
-                    }
+                    let row = pass(batch, plan, Row { stream, ..row });
+                    batch.rows.extend(row);
                 }
                 (EMIT, Ok(stream)) => {
                     let row = Row { stream, ..row };
-                    if let Err(reason) = emitted.rows(batch, plan, event, row, &names) {
+                    if let Err(reason) = emitted.rows(batch, plan, event, &row, &names) {
                         report.failures.push(fail(row, reason, false));
                     }
                 }
@@ -107,7 +103,7 @@ impl Answer<'_> {
                     let reason = reasons.next().cloned().unwrap_or_default();
                     report.failures.push(fail(row, reason, true));
                 }
-                (_, Err(reason)) => report.failures.push(fail(row, reason, false)),
+                (_, Err(reason)) => report.failures.push(fail(row, reason.clone(), false)),
                 (code, _) => {
                     let reason = format!("verdict {code} is not one that walmill knows");
                     report.failures.push(fail(row, reason, false));
@@ -122,6 +118,8 @@ struct Emitted<'a> {
     outcome: &'a bindings::Outcome,
     heap: u16,
     next: usize,
+    /// The computed cells of the row in hand.
+    cells: Vec<Cell>,
 }
 
 impl Emitted<'_> {
@@ -130,7 +128,7 @@ impl Emitted<'_> {
         batch: &mut Batch,
         plan: &Plan,
         event: usize,
-        row: Row,
+        row: &Row,
         names: &[Result<u32, String>],
     ) -> Result<(), String> {
         let first = batch.rows.len();
@@ -138,19 +136,18 @@ impl Emitted<'_> {
         while self.outcome.row_events.get(self.next).is_some_and(|&e| e as usize == event) {
             let at = self.next;
             self.next += 1;
-            let shape =
-                self.outcome.row_shapes.get(at).and_then(|&at| plan.shapes.get(at as usize));
-            let shape =
-                shape.ok_or_else(|| "it is of a shape that the plan does not have".to_owned());
-            let stream = route(names, &self.outcome.row_routes, at, row.stream);
-            match shape.and_then(|shape| Ok((shape, stream?))) {
-                Ok((shape, stream)) => {
-                    let row = Row { stream, ..row };
-                    if let Some(row) = derive(batch, shape, row, self.computed(at)) {
-                        batch.rows.push(row);
-                    }
+            let shape = self.outcome.row_shapes.get(at).map(|&shape| shape as usize);
+            match (
+                shape.and_then(|shape| plan.shapes.get(shape)),
+                route(names, &self.outcome.row_routes, at, row.stream),
+            ) {
+                (Some(shape), Ok(stream)) => {
+                    self.compute(at);
+                    let derived = derive(batch, shape, row, &self.cells);
+                    batch.rows.extend(derived.map(|derived| Row { stream, ..derived }));
                 }
-                Err(reason) => result = Err(reason),
+                (None, _) => result = Err("it is of a shape that the plan does not have".into()),
+                (_, Err(reason)) => result = Err(reason.clone()),
             }
         }
         if result.is_err() {
@@ -160,35 +157,44 @@ impl Emitted<'_> {
         result
     }
 
-    /// The computed cells of a row.
-    fn computed(&self, row: usize) -> Computed<'_> {
-        let (outcome, heap) = (self.outcome, self.heap);
+    fn compute(&mut self, row: usize) {
+        self.cells.clear();
+        let outcome = self.outcome;
         let (Some(&start), Some(&end)) = (outcome.starts.get(row), outcome.starts.get(row + 1))
         else {
-            return Computed::NONE;
+            return;
         };
-        let cells = start as usize..end as usize;
-        Computed { tags: &outcome.tags[cells.clone()], data: &outcome.data[cells], heap }
+        let (heap, cells) = (self.heap, start as usize..end as usize);
+        let (tags, data) = (&outcome.tags[cells.clone()], &outcome.data[cells]);
+        self.cells.extend(tags.iter().zip(data).map(|(&tag, &data)| {
+            if tagged::in_heap(tag) {
+                let place = tagged::placed(data);
+                Cell::heap(tag, heap, place.start, place.len())
+            } else {
+                Cell::inline(tag, data)
+            }
+        }));
     }
 }
 
 /// The stream for an event or a row: `own` unless the plugin chose another.
-fn route(
-    names: &[Result<u32, String>],
+#[inline]
+fn route<'n>(
+    names: &'n [Result<u32, String>],
     routes: &[u32],
     at: usize,
     own: u32,
-) -> Result<u32, String> {
+) -> Result<u32, &'n String> {
     match routes.get(at) {
         None | Some(0) => Ok(own),
-        Some(&index) => names[index as usize - 1].clone(),
+        Some(&index) => names[index as usize - 1].as_ref().copied(),
     }
 }
 
 /// The row as the plan has it pass; see [`derive`].
 pub(super) fn pass(batch: &mut Batch, plan: &Plan, row: Row) -> Option<Row> {
     match plan.pass_shape {
-        Some(shape) => derive(batch, &plan.shapes[shape], row, Computed::NONE),
+        Some(shape) => derive(batch, &plan.shapes[shape], &row, &[]),
         None => Some(row),
     }
 }

@@ -9,8 +9,6 @@ const MICROSECONDS_PER_DAY: u64 = 86_400_000_000;
 /// The heap of an outcome while its cells are checked.
 pub(super) struct Heap<'a> {
     bytes: &'a [u8],
-    /// Every piece is UTF-8, then: one look at the whole spares one at each.
-    is_ascii: bool,
     bounds: Bounds<'a>,
     /// Bytes that cells refer to, and that rows repeat of the plan, in all and of the last event.
     /// Cells may share a piece of the heap, and rows a shape, so it is not the size of the answer
@@ -21,7 +19,7 @@ pub(super) struct Heap<'a> {
 
 impl<'a> Heap<'a> {
     pub(super) fn new(bytes: &'a [u8], bounds: Bounds<'a>) -> Self {
-        Self { bytes, is_ascii: bytes.is_ascii(), bounds, referred: 0, of_event: 0 }
+        Self { bytes, bounds, referred: 0, of_event: 0 }
     }
 
     /// What is counted from here on is of another event.
@@ -59,7 +57,7 @@ impl<'a> Heap<'a> {
             Fault::Wrong(format!("{length} bytes at {offset} of a heap of {}", self.bytes.len()))
         })?;
         self.count(length)?;
-        let text = || self.is_ascii || std::str::from_utf8(bytes).is_ok();
+        let text = || bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
         let json = || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
         let array = || bytes.trim_ascii_start().first() == Some(&b'[');
         let (fits, wanted) = match tag {
