@@ -11,8 +11,6 @@ const EMIT: u8 = 2;
 const REJECT: u8 = 3;
 /// Routes that are compared one by one; beyond, looking them up is cheaper.
 const FEW: usize = 8;
-/// Bytes for which room is made beforehand, at most.
-const MOST_ROOM: usize = 1 << 16;
 
 /// A verdict for each event of a batch: pass, until something else is said.
 #[derive(Debug)]
@@ -99,30 +97,17 @@ impl Verdicts {
     /// ```
     pub fn emit(&mut self, event: &Event, shape: u32) -> RowWriter<'_> {
         self.out.verdicts[event.index] = EMIT;
-        if self.out.row_events.len() < 2 {
-            self.make_room(self.out.verdicts.len() - event.index);
+        if self.out.row_events.is_empty() {
+            // Where one event is emitted, most are.
+            let events = self.out.verdicts.len() - event.index;
+            self.out.row_events.reserve(events);
+            self.out.row_shapes.reserve(events);
+            self.out.starts.reserve(events + 1);
         }
         self.out.row_events.push(event.index as u32);
         self.out.row_shapes.push(shape);
         self.out.starts.push(self.out.tags.len() as u32);
         RowWriter { out: &mut self.out }
-    }
-
-    /// Room for so many rows: where one event is emitted, most are. What their cells take, the
-    /// first row has shown.
-    fn make_room(&mut self, events: usize) {
-        let out = &mut self.out;
-        if out.row_events.is_empty() {
-            out.row_events.reserve(events);
-            out.row_shapes.reserve(events);
-            out.starts.reserve(events + 1);
-            return;
-        }
-        let cells = out.tags.len().saturating_mul(events).min(MOST_ROOM / size_of::<u64>());
-        out.tags.reserve(cells);
-        out.data.reserve(cells);
-        // Saturating, since the first text may be as long as memory lets it be.
-        out.heap.reserve(out.heap.len().saturating_mul(events).min(MOST_ROOM));
     }
 
     pub(crate) fn finish(mut self) -> Result<Outcome, String> {
