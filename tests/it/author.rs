@@ -366,6 +366,11 @@ fn a_bench_says_what_it_measured() {
     assert_eq!(batches, [1, 16, 256, 4096]);
     assert!(figures.iter().all(|row| row["ns_per_event"].as_f64().is_some_and(|ns| ns > 0.0)));
     assert_eq!(told["table"]["columns"].as_array().map(Vec::len), Some(10));
+    let size = fs::metadata(desk.path("it/it.wasm")).expect("the plugin").len();
+    assert_eq!(told["size"], size);
+    for load in ["compiled_ms", "cached_ms"] {
+        assert!(told["load"][load].as_f64().is_some_and(|ms| ms > 0.0), "{told}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `walmill plugin bench`: what an event costs in a plugin, by the size of the batch.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::time::{ClockId, clock_gettime};
@@ -10,13 +10,13 @@ use toml::Table;
 
 use super::super::Failure;
 use super::call::cases;
-use super::load::{PluginArguments, engine, load, refused};
+use super::load::{PluginArguments, Subject, load, refused};
 use crate::config::finding::Finding;
 use crate::metrics::Metrics;
 use crate::pipeline::boundary::{Boundary, Counts};
-use crate::plugin::Plugin;
 use crate::plugin::bindings::Column;
 use crate::plugin::golden::{CaseTable, File};
+use crate::plugin::{Engine, Plugin};
 use crate::store::{Config as StoreConfig, Store};
 
 /// `walmill plugin bench`
@@ -63,13 +63,21 @@ struct Figures {
     ns_per_event: f64,
 }
 
+/// How long the plugin took until it could be called, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Loading {
+    /// Compiled, as a version that is new.
+    compiled_ms: f64,
+    /// With what compiling it has left in the cache.
+    cached_ms: f64,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let subject = arguments.plugin.open()?;
     let cases = cases(&subject)?;
     let config = arguments.with.clone();
     let config = config.or_else(|| cases.iter().find_map(File::config).cloned());
-    let plugin = load(&engine()?, &subject.name, &subject.file, &config.unwrap_or_default())
-        .map_err(|error| refused(&error))?;
+    let (plugin, loading) = load_twice(&subject, &config.unwrap_or_default())?;
     let columns = match arguments.columns.as_slice() {
         [] => PEOPLE.map(str::to_owned).to_vec(),
         columns => columns.to_vec(),
@@ -77,7 +85,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let table = CaseTable { table: "public.people".into(), columns };
     let (figures, counts) = measure(&plugin, &table)?;
     if arguments.json {
-        let shown = serde_json::json!({ "table": table, "figures": figures });
+        let size = std::fs::metadata(&subject.file).map_or(0, |file| file.len());
+        let shown = serde_json::json!({
+            "table": table, "size": size, "load": loading, "figures": figures
+        });
         println!("{shown:#}");
         return Ok(());
     }
@@ -88,10 +99,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         table.columns.join(", ")
     );
     let Counts { emitted, dropped, failed } = counts;
-    println!("of {ROWS} events {emitted} go on, {dropped} are dropped, {failed} fail\n");
+    println!("of {ROWS} events {emitted} go on, {dropped} are dropped, {failed} fail");
+    let Loading { compiled_ms, cached_ms } = loading;
+    println!("loaded in {compiled_ms:.0} ms, from the cache in {cached_ms:.0} ms\n");
     println!("{:>6}{:>12}", "batch", "ns/event");
     figures.iter().for_each(|row| println!("{:>6}{:>12.0}", row.batch, row.ns_per_event));
     Ok(())
+}
+
+/// Loads the plugin with an empty cache, and once more.
+fn load_twice(subject: &Subject, config: &Table) -> Result<(Arc<Plugin>, Loading), Failure> {
+    let failed = |why: String| Failure::run_time(Finding::error("bench", &subject.name, why));
+    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let engine = Engine::new(Some(folder.path())).map_err(|error| failed(format!("{error:#}")))?;
+    let timed = || {
+        let began = Instant::now();
+        let plugin = load(&engine, &subject.name, &subject.file, config);
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        plugin.map(|plugin| (plugin, took)).map_err(|error| refused(&error))
+    };
+    let (_, compiled_ms) = timed()?;
+    let (plugin, cached_ms) = timed()?;
+    Ok((plugin, Loading { compiled_ms, cached_ms }))
 }
 
 fn measure(plugin: &Arc<Plugin>, table: &CaseTable) -> Result<(Vec<Figures>, Counts), Failure> {
