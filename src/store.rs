@@ -12,6 +12,7 @@ mod commit;
 mod database;
 pub mod dead_letter;
 mod disabled;
+mod disk;
 mod error;
 pub mod failing;
 mod folder;
@@ -42,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -53,6 +54,7 @@ use crate::model::{ByteSize, Epoch, Lsn, Offset, Period, Relation, RelationId, c
 use backfill::Backfills;
 use checkpoint::Checkpoints;
 use dead_letter::{DeadLetter, DeadLetters, LetterRetention};
+use disk::Disk;
 use failing::Failings;
 use folder::Folder;
 use relation::Relations;
@@ -143,6 +145,7 @@ struct Inner {
     retaining: Mutex<()>,
     meta: Keyspace,
     db: Database,
+    disk: Disk,
     epoch: Epoch,
     veil: Veil,
     config: Config,
@@ -202,7 +205,7 @@ impl Store {
     /// Records the origin, on disk when this returns.
     pub fn set_origin(&self, origin: &Origin) -> Result<(), StoreError> {
         self.inner.meta.insert(ORIGIN, to_json(origin)?)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         Ok(())
     }
 
@@ -240,7 +243,7 @@ impl Store {
     /// returns.
     pub fn accept_schema(&self, pipeline: &str, up_to: Place) -> Result<(), StoreError> {
         self.inner.schemas.accept(pipeline, up_to)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         self.inner.schemas.tell();
         Ok(())
     }
@@ -259,7 +262,7 @@ impl Store {
     pub fn open_spills(&self) -> Result<Spills, SpillError> {
         let folder = self.inner.folder.path().join(SPILL);
         let store = self.clone();
-        let sync = move || Ok(store.inner.db.persist(PersistMode::SyncAll)?);
+        let sync = move || Ok(store.inner.disk.sync()?);
         Spills::open(&folder, self.inner.config.min_free, Arc::new(sync))
     }
 
@@ -396,20 +399,21 @@ impl Inner {
         folder: Folder,
         db: Database,
     ) -> Result<Self, StoreError> {
+        let disk = Disk::new(db.clone(), &folder.database());
         let small = |name| db.keyspace(name, database::small);
         let meta = small("meta")?;
-        let (epoch, veil) = (epoch(&db, &meta)?, veil(&db, &meta)?);
+        let (epoch, veil) = (epoch(&disk, &meta)?, veil(&disk, &meta)?);
         let blocks = db.keyspace("journal", database::blocks)?;
-        let records = Arc::new(journal::Records::open((&db, &meta), blocks)?);
+        let records = Arc::new(journal::Records::open((&disk, &meta), blocks)?);
         // What was read from disk is on disk: the database synced its log when it opened.
         let interval = config.sync_interval.duration();
         let at = position::read(&meta)?;
-        let syncer = Syncer::start(db.clone(), interval, metrics.clone(), at);
+        let syncer = Syncer::start(disk.clone(), interval, metrics.clone(), at);
         Ok(Self {
             janitor: Mutex::new(None),
             syncer: syncer.map_err(fjall::Error::Io)?,
             records,
-            streams: Streams::open(&db, &meta)?,
+            streams: Streams::open(&disk, &meta)?,
             relations: Relations::open(&db, small("relations")?)?,
             tables: Tables::new(small("tables")?),
             schemas: Schemas::new(small("schemas")?),
@@ -425,6 +429,7 @@ impl Inner {
             retaining: Mutex::new(()),
             meta,
             db,
+            disk,
             epoch,
             veil,
             config: config.clone(),
@@ -434,7 +439,7 @@ impl Inner {
     }
 }
 
-fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
+fn epoch(disk: &Disk, meta: &Keyspace) -> Result<Epoch, StoreError> {
     if let Some(bytes) = meta.get(EPOCH)? {
         let bytes = <[u8; 4]>::try_from(&*bytes);
         let bytes = bytes.map_err(|_| StoreError::Damaged { what: "the epoch".into() })?;
@@ -442,11 +447,11 @@ fn epoch(db: &Database, meta: &Keyspace) -> Result<Epoch, StoreError> {
     }
     let epoch = rand::random::<u32>();
     meta.insert(EPOCH, epoch.to_be_bytes())?;
-    db.persist(PersistMode::SyncAll)?;
+    disk.sync()?;
     Ok(Epoch(epoch))
 }
 
-fn veil(db: &Database, meta: &Keyspace) -> Result<Veil, StoreError> {
+fn veil(disk: &Disk, meta: &Keyspace) -> Result<Veil, StoreError> {
     if let Some(bytes) = meta.get(VEIL)? {
         let secret = <[u8; 32]>::try_from(&*bytes);
         let secret =
@@ -455,7 +460,7 @@ fn veil(db: &Database, meta: &Keyspace) -> Result<Veil, StoreError> {
     }
     let secret = rand::random::<[u8; 32]>();
     meta.insert(VEIL, secret)?;
-    db.persist(PersistMode::SyncAll)?;
+    disk.sync()?;
     Ok(Veil::new(secret))
 }
 

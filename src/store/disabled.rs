@@ -1,7 +1,5 @@
 //! Outputs whose far side said that it wants no more, until a person enables them again.
 
-use fjall::PersistMode;
-
 use super::{Store, StoreError, from_json, to_json};
 use crate::model::status::Disabled;
 
@@ -18,7 +16,7 @@ impl Store {
     /// An output delivers nothing any more, also after a restart. On disk when this returns.
     pub fn disable(&self, output: &str, disabled: &Disabled) -> Result<(), StoreError> {
         self.inner.meta.insert(key(output), to_json(disabled)?)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         Ok(())
     }
 
@@ -28,7 +26,7 @@ impl Store {
             return Ok(false);
         }
         self.inner.meta.remove(key(output))?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         self.inner.dead_letters.tell();
         Ok(true)
     }

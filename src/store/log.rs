@@ -10,10 +10,11 @@ use std::io::Read as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use fjall::{AbstractTree as _, Database, Keyspace, LsmError, OwnedWriteBatch, PersistMode, Slice};
+use fjall::{AbstractTree as _, Keyspace, LsmError, OwnedWriteBatch, Slice};
 
 use super::StoreError;
 use super::database;
+use super::disk::Disk;
 use crate::model::{Offset, clock};
 
 /// What an entry says of itself and of the one before it.
@@ -146,7 +147,7 @@ impl Default for Ends {
 pub(super) struct Log {
     /// For messages: `journal`, `stream posts`.
     name: String,
-    db: Database,
+    disk: Disk,
     entries: Keyspace,
     meta: Keyspace,
     purged_key: String,
@@ -157,14 +158,14 @@ pub(super) struct Log {
 impl Log {
     /// The log whose entries are in `entries`, with its bookkeeping in `meta` under `id`.
     pub(super) fn open(
-        (db, meta): (&Database, &Keyspace),
+        (disk, meta): (&Disk, &Keyspace),
         entries: Keyspace,
         (id, name): (&str, String),
         cut: Cut,
     ) -> Result<Self, StoreError> {
         let purged_key = format!("purged/{id}");
-        let (db, meta) = (db.clone(), meta.clone());
-        let log = Self { name, db, entries, meta, purged_key, cut, ends: Mutex::default() };
+        let (disk, meta) = (disk.clone(), meta.clone());
+        let log = Self { name, disk, entries, meta, purged_key, cut, ends: Mutex::default() };
         let purged = match log.meta.get(&log.purged_key)? {
             None => Offset::START,
             Some(bytes) => Offset::from_bytes(&bytes)
@@ -238,7 +239,7 @@ impl Log {
 
     /// Takes back what was never shown: every entry from this key on.
     pub(super) fn cut_from(&self, key: Offset) -> Result<(), StoreError> {
-        let mut batch = self.db.batch();
+        let mut batch = self.disk.db().batch();
         for entry in self.entries.range(key.to_bytes()..) {
             batch.remove(&self.entries, entry.key().map_err(|error| self.failed(error, key))?);
         }
@@ -385,7 +386,7 @@ impl Log {
         }
         self.meta.insert(&self.purged_key, purged.to_bytes())?;
         // Removing files does not wait for a sync, so this must be on disk before.
-        self.db.persist(PersistMode::SyncAll)?;
+        self.disk.sync()?;
         {
             let mut ends = self.ends();
             ends.purged = purged;

@@ -1,7 +1,5 @@
 //! What is kept of each plugin: which version is in force, and what happened before.
 
-use fjall::PersistMode;
-
 use super::{Store, StoreError, from_json, to_json};
 use crate::model::plugin::PluginRecord;
 
@@ -23,7 +21,7 @@ impl Store {
         record: &PluginRecord,
     ) -> Result<(), StoreError> {
         self.inner.plugins.insert(plugin, to_json(record)?)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         Ok(())
     }
 }

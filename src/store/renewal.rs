@@ -1,6 +1,5 @@
 //! A person's word that the slot be made anew, kept until that is done.
 
-use fjall::PersistMode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -41,14 +40,14 @@ impl Store {
     /// Says how far it is, on disk when this returns.
     pub fn note_renewal(&self, renewal: Renewal) -> Result<(), StoreError> {
         self.inner.meta.insert(KEY, to_json(&renewal)?)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         Ok(())
     }
 
     /// It is done, or not to be done, and will not be tried again when this returns.
     pub fn end_renewal(&self) -> Result<(), StoreError> {
         self.inner.meta.remove(KEY)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         Ok(())
     }
 

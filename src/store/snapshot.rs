@@ -1,6 +1,5 @@
 //! The mark of a snapshot that was begun: it says whose the slot is that was made for it.
 
-use fjall::PersistMode;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, from_json, to_json};
@@ -48,7 +47,7 @@ impl Store {
     /// Marks a snapshot as begun, on disk when this returns.
     pub fn begin_snapshot(&self, begun: &BegunSnapshot) -> Result<(), StoreError> {
         self.inner.meta.insert(KEY, to_json(begun)?)?;
-        self.inner.db.persist(PersistMode::SyncAll)?;
+        self.inner.disk.sync()?;
         Ok(())
     }
 

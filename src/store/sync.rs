@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use fjall::{Database, PersistMode};
 use tokio::sync::watch;
 
 use super::StoreError;
+use super::disk::Disk;
 use super::journal::Durable;
 use crate::metrics::Metrics;
 use crate::model::Lsn;
@@ -24,7 +24,7 @@ pub(super) struct Syncer {
 }
 
 struct Shared {
-    db: Database,
+    disk: Disk,
     interval: Duration,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -41,19 +41,21 @@ struct State {
     written: u64,
     synced: u64,
     closing: bool,
+    /// The thread waits for a write. While it syncs, or lets writes gather, none wakes it up.
+    idle: bool,
     failure: Option<fjall::Error>,
 }
 
 impl Syncer {
     /// `position` is on disk already.
     pub(super) fn start(
-        db: Database,
+        disk: Disk,
         interval: Duration,
         metrics: Arc<Metrics>,
         position: Lsn,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            db,
+            disk,
             interval,
             metrics,
             state: Mutex::new(State { position, ..State::default() }),
@@ -79,8 +81,8 @@ impl Syncer {
 
     /// Something was written.
     pub(super) fn wrote(&self) {
-        self.shared.state().written += 1;
-        self.shared.changed.notify_all();
+        // A position that nothing moves to.
+        self.wrote_journal(Lsn::ZERO);
     }
 
     /// The journal was written up to here.
@@ -88,8 +90,11 @@ impl Syncer {
         let mut state = self.shared.state();
         state.written += 1;
         state.position = state.position.max(position);
+        let idle = std::mem::take(&mut state.idle);
         drop(state);
-        self.shared.changed.notify_all();
+        if idle {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Waits until everything written before is on disk.
@@ -176,20 +181,19 @@ impl Shared {
             if state.closing {
                 return None;
             }
+            state.idle = true;
             state = self.wait(state);
         }
     }
 
     fn sync(&self) -> Result<(), fjall::Error> {
-        if !is_on(Mutation::SkipSync) {
-            self.db.persist(PersistMode::SyncAll)?;
+        if is_on(Mutation::SkipSync) {
+            return self.disk.hand_over();
         }
-        // The database's workers sync, too. If theirs failed just before, ours may have found
-        // nothing left to write and succeeded; this asks whether they did.
-        self.db.persist(PersistMode::Buffer)
+        self.disk.sync()
     }
 
-    /// Lets writes gather: while it syncs, the database takes no other write.
+    /// Lets writes gather: each sync is work for the disk, however little there is to write.
     fn pause(&self, began: Instant) {
         let mut state = self.state();
         while !state.closing {

@@ -1,5 +1,6 @@
 //! `walmill bench --latency`: from a row's commit to a WebSocket client, beside LISTEN/NOTIFY. Both
-//! hear of the same commits: a trigger notifies, and each row says when it was written.
+//! hear of the same commits: a trigger notifies, and each row says when it was written. Each of the
+//! two has a thread of this process to itself, and they read the same clock.
 
 use std::fmt::Write as _;
 use std::future::poll_fn;
@@ -7,11 +8,14 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use futures_util::future::try_join_all;
 use serde::Serialize;
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, sleep};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
@@ -49,6 +53,8 @@ pub(super) struct Latency {
     changes: usize,
     websocket: Percentiles,
     listen_notify: Percentiles,
+    /// The one's p99 in those of the other.
+    p99_ratio: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,7 +118,7 @@ pub(super) async fn measure(plugins: &Path, seconds: u64) -> anyhow::Result<Vec<
     let port = free_port()?;
     let mut process = Process::walmill(&config(&cluster.url(), port, &plugin.path))?;
     let (client, listener) = (Times::default(), Times::default());
-    let _listening = listen(&cluster.url(), listener.clone()).await?;
+    listen(cluster.url(), listener.clone()).await?;
     let socket = connect(&mut process, port).await?;
     let times = client.clone();
     let reading = spawn_blocking(move || read(socket, &times));
@@ -173,20 +179,35 @@ fn written(event: &str) -> Option<u64> {
     value[..end].parse().ok()
 }
 
-/// It listens for as long as there is the client.
-async fn listen(url: &str, times: Times) -> anyhow::Result<Client> {
+/// Listens on a thread of its own, as the client has one, until the server goes away.
+async fn listen(url: String, times: Times) -> anyhow::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let (listens, listening) = oneshot::channel();
+    thread::Builder::new().name("listener".into()).spawn(move || {
+        // Whoever waits hears of a failure; what comes later is missed in the count.
+        let _ = runtime.block_on(hear_all(&url, &times, listens));
+    })?;
+    listening.await.context("LISTEN failed")
+}
+
+async fn hear_all(url: &str, times: &Times, listens: oneshot::Sender<()>) -> anyhow::Result<()> {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(notification) = message
-                && let Ok(at) = notification.payload().parse()
-            {
-                times.came(at);
+    let mut listens = Some(listens);
+    let mut listen = pin!(client.batch_execute("LISTEN walmill_bench"));
+    loop {
+        tokio::select! {
+            listened = &mut listen, if listens.is_some() => {
+                listened?;
+                let _ = listens.take().map(|listens| listens.send(()));
+            }
+            message = poll_fn(|context| connection.poll_message(context)) => {
+                let Some(message) = message.transpose()? else { return Ok(()) };
+                if let AsyncMessage::Notification(notification) = message {
+                    times.came(notification.payload().parse()?);
+                }
             }
         }
-    });
-    client.batch_execute("LISTEN walmill_bench").await?;
-    Ok(client)
+    }
 }
 
 /// A plugin whose file is replaced while it runs.
@@ -227,13 +248,11 @@ impl Phases {
             false => self.write(rows, rate).await?,
         };
         let swaps = self.generation().await? - before;
-        Ok(Latency {
-            rows_per_second: rate,
-            swaps,
-            changes: websocket.len(),
-            websocket: Percentiles::of(websocket),
-            listen_notify: Percentiles::of(listen_notify),
-        })
+        let changes = websocket.len();
+        let (websocket, listen_notify) =
+            (Percentiles::of(websocket), Percentiles::of(listen_notify));
+        let p99_ratio = websocket.p99 as f64 / listen_notify.p99.max(1) as f64;
+        Ok(Latency { rows_per_second: rate, swaps, changes, websocket, listen_notify, p99_ratio })
     }
 
     /// Writes rows, and gives what each of them took once all have come.
@@ -300,29 +319,33 @@ async fn pace(database: &Client, rows: u64, rate: u64) -> anyhow::Result<()> {
 /// For people.
 pub(super) fn table(latencies: &[Latency]) -> String {
     let mut text = format!(
-        "{:>8}{:>7}{:>9}   {:>29}   {:>29}\n{:>27}{:>11}{:>10}{:>11}{:>11}{:>10}{:>11}\n",
+        "{:>8}{:>7}{:>9}   {:>29}   {:>29}   {:>7}\n\
+         {:>27}{:>11}{:>10}{:>11}{:>11}{:>10}{:>11}{:>7}\n",
         "rows/s",
         "swaps",
         "rows",
         "to a client, ms",
         "LISTEN/NOTIFY, ms",
+        "p99",
         "",
         "p50",
         "p99",
         "p99.9",
         "p50",
         "p99",
-        "p99.9"
+        "p99.9",
+        "ratio"
     );
     for latency in latencies {
-        let Latency { rows_per_second, swaps, changes, websocket, listen_notify } = latency;
+        let Latency { rows_per_second, swaps, changes, websocket, listen_notify, p99_ratio } =
+            latency;
         // Writing to a string does not fail.
         let _ = write!(text, "{rows_per_second:>8}{swaps:>7}{changes:>9}   ");
         for Percentiles { p50, p99, p99_9 } in [websocket, listen_notify] {
             let [p50, p99, p99_9] = [p50, p99, p99_9].map(|micros| *micros as f64 / 1e3);
             let _ = write!(text, "{p50:>11.2}{p99:>10.2}{p99_9:>11.2}");
         }
-        text.push('\n');
+        let _ = writeln!(text, "{p99_ratio:>7.2}");
     }
     text
 }

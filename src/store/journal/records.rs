@@ -2,12 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use fjall::{Database, Keyspace, OwnedWriteBatch};
+use fjall::{Keyspace, OwnedWriteBatch};
 use tokio::sync::watch;
 
 use super::{Block, block};
 use crate::model::{Lsn, Offset};
 use crate::store::StoreError;
+use crate::store::disk::Disk;
 use crate::store::log::{Cut, Entry, Log, Span};
 use crate::store::tail::Tail;
 
@@ -24,7 +25,7 @@ pub(in crate::store) struct Records {
 impl Records {
     /// Opens the journal and cuts a transaction off its end that is not there to its commit.
     pub(in crate::store) fn open(
-        database: (&Database, &Keyspace),
+        database: (&Disk, &Keyspace),
         entries: Keyspace,
     ) -> Result<Self, StoreError> {
         let names = ("journal", "journal".to_owned());
