@@ -182,6 +182,12 @@ pub struct EventsBuilder {
 }
 
 impl EventsBuilder {
+    /// One that has room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Appends an event whose key and JSON are written in place by the two functions, so that
     /// nothing is copied.
     pub fn push(

@@ -52,9 +52,9 @@ use letters::Letters;
 pub use retry::Retry;
 
 /// Events under way, of all streams of an output: what one that fails can hold back.
-const WINDOW_EVENTS: usize = 65_536;
+const WINDOW_EVENTS: usize = 16_384;
 /// Bytes of events under way. One run more than this can be in memory.
-const WINDOW_BYTES: usize = 32 << 20;
+const WINDOW_BYTES: usize = 16 << 20;
 /// How old a checkpoint on disk may be: what was delivered since comes again after a crash.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
 /// How soon a new stream is noticed.

@@ -13,31 +13,32 @@
 //! (`exclusive`), each event names the one before it as the last that must have been stored, and
 //! the server keeps the order by itself; then a whole batch goes at once, whatever its keys.
 
+mod answers;
 mod config;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::connection::State;
-use async_nats::jetstream::context::{
-    Context, ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind,
-};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::header::IntoHeaderName as _;
+use async_nats::jetstream::context::{Context, ContextBuilder};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{ConnectOptions, Event, HeaderMap};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, HeaderName, header};
 use bytes::Bytes;
 use rustls::ClientConfig;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 
 use super::broker::Link;
 use super::envelope::Envelope;
 use super::format::{Encoder, Message};
 use super::{Batch, DeliverError, Output, Undelivered};
 use crate::model::{EventId, EventRecord};
+use answers::{Answers, Refusal};
 pub use config::{Config, Login, Server};
 
 /// Bytes of events in one batch.
@@ -55,7 +56,9 @@ pub struct Nats {
 
 #[derive(Clone)]
 struct Connection {
-    context: Context,
+    client: Client,
+    /// Held by the batch under way.
+    answers: Arc<Mutex<Answers>>,
     /// How often the connection was lost, and why last.
     lost: watch::Receiver<Lost>,
 }
@@ -93,14 +96,13 @@ impl Nats {
             .connect(servers.as_slice())
             .await
             .with_context(|| format!("connect to {}", self.target()))?;
-        let context = ContextBuilder::new()
-            .timeout(self.config.timeout.duration())
-            .max_ack_inflight(2 * self.config.in_flight.get().max(1024))
-            .build(client);
+        let context =
+            ContextBuilder::new().timeout(self.config.timeout.duration()).build(client.clone());
         if self.config.create_stream {
             self.make_stream(&context).await?;
         }
-        Ok(Connection { context, lost })
+        let answers = Answers::open(&client).await.context("subscribe to answers")?;
+        Ok(Connection { client, answers: Arc::new(Mutex::new(answers)), lost })
     }
 
     fn options(&self) -> anyhow::Result<ConnectOptions> {
@@ -121,6 +123,8 @@ impl Nats {
         let options = options
             .name(format!("walmill {}", self.config.delivery.name))
             .connection_timeout(self.config.timeout.duration())
+            // An answer for each message, and as many that are late; more would be thrown away.
+            .subscription_capacity(4 * self.config.in_flight.get().clamp(1024, 1 << 24))
             .reconnect_delay_callback(|attempts| {
                 let doubled = Duration::from_millis(50 << attempts.min(6));
                 doubled.min(LONGEST_RECONNECT)
@@ -140,30 +144,22 @@ impl Nats {
         made.map(|_| ()).with_context(|| format!("make the JetStream stream {name}"))
     }
 
-    fn publish(&self, message: &Message<'_>, previous: Option<&str>) -> PublishMessage {
+    fn headers(&self, message: &Message<'_>, previous: Option<&str>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in message.attributes {
-            match &**name {
-                "datacontenttype" => headers.insert("content-type", header_value(value).as_ref()),
-                name => headers.insert(format!("ce-{name}"), header_value(value).as_ref()),
-            }
+            headers.insert(header_name(name), header_value(value).as_ref());
         }
         if message.attributes.is_empty() {
-            headers.insert("content-type", "application/json");
+            headers.insert(CONTENT_TYPE, "application/json");
         }
-        let body = message.body.as_deref().unwrap_or_default();
-        let publish = PublishMessage::build()
-            .headers(headers)
-            .payload(Bytes::copy_from_slice(body))
-            .message_id(&message.id);
-        let publish = match &self.config.stream {
-            Some(stream) => publish.expected_stream(stream),
-            None => publish,
-        };
-        match previous.filter(|_| self.config.exclusive) {
-            Some(previous) => publish.expected_last_message_id(previous),
-            None => publish,
+        headers.insert(header::NATS_MESSAGE_ID, message.id.as_str());
+        if let Some(stream) = &self.config.stream {
+            headers.insert(header::NATS_EXPECTED_STREAM, stream.as_str());
         }
+        if let Some(previous) = previous.filter(|_| self.config.exclusive) {
+            headers.insert(header::NATS_EXPECTED_LAST_MESSAGE_ID, previous);
+        }
+        headers
     }
 }
 
@@ -182,43 +178,48 @@ impl Output for Nats {
     }
 
     async fn deliver(&self, events: &[EventRecord]) -> Result<(), Undelivered> {
-        let Connection { context, mut lost } = self.link.get(|| self.connect()).await?;
+        let Connection { client, answers, mut lost } = self.link.get(|| self.connect()).await?;
         lost.mark_unchanged();
-        if context.client().connection_state() != State::Connected {
+        if client.connection_state() != State::Connected {
             return Err(not_connected(&lost.borrow()).into());
         }
-        let mut sent = Vec::with_capacity(events.len());
-        let stopped = self.send(&context, events, &mut sent).await;
-        for Sent { index, ack } in sent {
-            let event = events[index].id();
-            let answer = tokio::select! {
-                answer = ack.into_future() => answer.map_err(|error| judge(event, error)),
-                _ = lost.changed() => Err(not_connected(&lost.borrow())),
-            };
-            answer.map_err(|error| Undelivered { taken: index, error })?;
-        }
-        stopped
+        let mut answers = answers.lock().await;
+        let mut batch = answers.begin();
+        let patience = self.config.timeout.duration();
+        let delivered = async {
+            let sent = timeout(patience, self.send(&client, events, &mut batch)).await;
+            batch.stored(patience).await.map_err(|(taken, refusal)| {
+                let error = judge(events[taken].id(), refusal);
+                Undelivered { taken, error }
+            })?;
+            sent.unwrap_or_else(|_late| {
+                let error = DeliverError::unavailable(Refusal::Late);
+                Err(Undelivered { taken: batch.taken(), error })
+            })
+        };
+        let delivered = tokio::select! {
+            biased;
+            delivered = delivered => Some(delivered),
+            _ = lost.changed() => None,
+        };
+        delivered.unwrap_or_else(|| {
+            let error = not_connected(&lost.borrow());
+            Err(Undelivered { taken: batch.taken(), error })
+        })
     }
-}
-
-/// A message that is on its way.
-struct Sent {
-    /// Which event it is of.
-    index: usize,
-    ack: PublishAckFuture,
 }
 
 impl Nats {
     /// Sends events without waiting for answers, up to one that cannot be sent.
     async fn send(
         &self,
-        context: &Context,
+        client: &Client,
         events: &[EventRecord],
-        sent: &mut Vec<Sent>,
+        batch: &mut answers::Batch<'_>,
     ) -> Result<(), Undelivered> {
         let mut previous = None;
         for (index, event) in events.iter().enumerate() {
-            self.send_event(context, (index, event), &mut previous, sent)
+            self.send_event(client, (index, event), &mut previous, batch)
                 .await
                 .map_err(|error| Undelivered { taken: index, error })?;
         }
@@ -227,10 +228,10 @@ impl Nats {
 
     async fn send_event(
         &self,
-        context: &Context,
+        client: &Client,
         (index, event): (usize, &EventRecord),
         previous: &mut Option<String>,
-        sent: &mut Vec<Sent>,
+        batch: &mut answers::Batch<'_>,
     ) -> Result<(), DeliverError> {
         let envelope = Envelope::read(event)?;
         let subject = self.config.subject.name(&envelope)?;
@@ -242,13 +243,30 @@ impl Nats {
                 // A person wants it once more, whatever the server has seen of it lately.
                 message.id = format!("{}/{:08x}", message.id, rand::random::<u32>());
             }
-            let publish = self.publish(&message, previous.as_deref());
-            let ack = context.send_publish(subject.to_string(), publish).await;
-            let ack = ack.map_err(|error| judge(envelope.id(), error))?;
-            sent.push(Sent { index, ack });
+            let headers = self.headers(&message, previous.as_deref());
+            let (subject, reply) = (subject.to_string(), batch.reply());
+            let body = shared(&event.json, message.body);
+            let sent = client.publish_with_reply_and_headers(subject, reply, headers, body).await;
+            sent.map_err(|error| unsent(event, error))?;
+            batch.sent(index);
             *previous = Some(message.id);
         }
         Ok(())
+    }
+}
+
+/// A message's body without a copy, where it is a part of the event as it stands.
+fn shared(event: &Bytes, body: Option<Cow<'_, [u8]>>) -> Bytes {
+    match body {
+        None => Bytes::new(),
+        Some(Cow::Owned(body)) => body.into(),
+        Some(Cow::Borrowed(body)) => {
+            let (whole, part) = (event.as_ptr_range(), body.as_ptr_range());
+            match whole.start <= part.start && part.end <= whole.end {
+                true => event.slice_ref(body),
+                false => Bytes::copy_from_slice(body),
+            }
+        }
     }
 }
 
@@ -274,27 +292,62 @@ fn not_connected(lost: &Lost) -> DeliverError {
     })
 }
 
-fn judge(event: EventId, error: PublishError) -> DeliverError {
-    let code = std::error::Error::source(&error)
-        .and_then(|source| source.downcast_ref::<jetstream::Error>())
-        .map(jetstream::Error::error_code);
-    let cause = match (error.kind(), code) {
-        (PublishErrorKind::MaxPayloadExceeded, _)
-        | (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
-            let cause = anyhow::Error::new(error).context("the event is too large");
-            return DeliverError::Refused { event, cause, answer: String::new() };
+/// What follows from a message that could not be sent.
+fn unsent(event: &EventRecord, error: PublishError) -> DeliverError {
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => too_large(event.id(), error.into()),
+        _ => DeliverError::unavailable(error),
+    }
+}
+
+/// What follows from an answer that is not that the message is stored.
+fn judge(event: EventId, refusal: Refusal) -> DeliverError {
+    let code = match &refusal {
+        Refusal::Server(error) => Some(error.error_code()),
+        _ => None,
+    };
+    let cause = match (&refusal, code) {
+        (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => {
+            return too_large(event, refusal.into());
         }
-        (PublishErrorKind::StreamNotFound, _) => anyhow!(
+        (Refusal::NoStream, _) => anyhow!(
             "no JetStream stream takes the event's subject; make one, or let walmill do so with \
              `stream` and `create_stream = true`"
         ),
-        (PublishErrorKind::WrongLastMessageId, _) => anyhow!(
+        (_, Some(ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID)) => anyhow!(
             "the server did not store the event before this one, or somebody else writes to the \
              stream; then take out `exclusive`"
         ),
-        _ => anyhow::Error::new(error),
+        _ => refusal.into(),
     };
     DeliverError::unavailable(cause)
+}
+
+fn too_large(event: EventId, cause: anyhow::Error) -> DeliverError {
+    let cause = cause.context("the event is too large");
+    DeliverError::Refused { event, cause, answer: String::new() }
+}
+
+const CONTENT_TYPE: HeaderName = HeaderName::from_static("content-type");
+
+/// An attribute's name as CloudEvents has it in headers. Those that every event has cost no
+/// allocation.
+fn header_name(attribute: &str) -> HeaderName {
+    HeaderName::from_static(match attribute {
+        "datacontenttype" => return CONTENT_TYPE,
+        "specversion" => "ce-specversion",
+        "source" => "ce-source",
+        "id" => "ce-id",
+        "type" => "ce-type",
+        "subject" => "ce-subject",
+        "time" => "ce-time",
+        "lsn" => "ce-lsn",
+        "xid" => "ce-xid",
+        "partitionkey" => "ce-partitionkey",
+        "stream" => "ce-stream",
+        "txend" => "ce-txend",
+        other => return format!("ce-{other}").into_header_name(),
+    })
 }
 
 /// A header's value as CloudEvents wants it over HTTP: what is not visible ASCII, quotes and

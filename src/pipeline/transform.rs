@@ -20,6 +20,10 @@ use crate::plugin::registry::Plugins;
 use crate::store::dead_letter::{By, DeadLetter};
 use crate::store::{Origin, Outcome, Store, StoreError};
 
+/// Bytes of events that are enough for a run: it is what the store writes as one value, and what a
+/// reader reads, and keeps in memory, at a time.
+const RUN: usize = 256 << 10;
+
 /// Why a batch could not be finished. Nothing of it is committed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransformError {
@@ -261,6 +265,11 @@ impl Transform {
             let stream = Arc::clone(self.streams.name(row.stream));
             let builder = &mut builders[row.stream as usize];
             encoder.event(builder, batch, &self.tables, row, &stream, last);
+            if builder.len() >= RUN {
+                let next = EventsBuilder::with_capacity(builder.len());
+                let run = std::mem::replace(builder, next).finish();
+                outcome.events.push((stream.to_string(), run));
+            }
         }
         for (index, builder) in builders.into_iter().enumerate() {
             if !builder.is_empty() {

@@ -10,7 +10,7 @@ const CACHE: u64 = 8 << 20;
 /// The database's own log. What lags behind in memory is written out before it grows past this.
 const LOG: u64 = 128 << 20;
 /// What a log keeps in memory until it is written to a file.
-pub(super) const MEMORY: u64 = 4 << 20;
+pub(super) const MEMORY: u64 = 2 << 20;
 
 pub(super) fn open(path: &Path) -> fjall::Result<Database> {
     Database::builder(path)

@@ -8,6 +8,8 @@
 
 use std::io::Read as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fjall::{AbstractTree as _, Keyspace, LsmError, OwnedWriteBatch, Slice};
@@ -16,6 +18,14 @@ use super::StoreError;
 use super::database;
 use super::disk::Disk;
 use crate::model::{Offset, clock};
+
+/// Pieces of a log that are set aside in memory before a write waits for the worker: one fewer than
+/// where the database makes it wait by itself, for a tenth of a second at a time.
+const SET_ASIDE: usize = 3;
+/// How often a write that waits looks whether the worker took them.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How long it waits. From there on the database's own bound holds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What an entry says of itself and of the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,10 +276,15 @@ impl Log {
 
     /// The database's worker takes what was written out of memory, but it looks at that only
     /// between two compactions and syncs, and as much as comes meanwhile would stay in memory. So
-    /// what is too much is set aside here; the next write waits while there is a lot of that.
+    /// what is too much is set aside here, and while there is a lot of that, this write waits.
     pub(super) fn bound_memory(&self) -> Result<(), StoreError> {
-        if self.entries.tree.active_memtable().size() >= database::MEMORY {
+        let tree = &self.entries.tree;
+        if tree.active_memtable().size() >= database::MEMORY {
             self.entries.rotate_memtable()?;
+        }
+        let until = Instant::now() + PATIENCE;
+        while tree.sealed_memtable_count() >= SET_ASIDE && Instant::now() < until {
+            thread::sleep(LOOK_AGAIN);
         }
         Ok(())
     }

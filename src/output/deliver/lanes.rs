@@ -54,7 +54,7 @@ pub struct Lanes {
 }
 
 /// The first of the queue is the one that is sent, or tried again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     queue: VecDeque<Entry>,
     /// Entries from the first on that are in a batch.
@@ -65,6 +65,14 @@ struct Lane {
     attempts: u32,
     /// When the first was first tried.
     first_try: Option<Instant>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        // Most lanes have one event, and there are thousands of lanes.
+        let queue = VecDeque::with_capacity(1);
+        Self { queue, under_way: 0, released: 0, attempts: 0, first_try: None }
+    }
 }
 
 #[derive(Debug)]
