@@ -4,6 +4,8 @@
 //!     scripts/build-plugins
 //!     WALMILL_PLUGINS=target/plugins cargo bench --bench rows
 
+use std::time::Duration;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 mod workloads;
@@ -15,6 +17,10 @@ fn rows(criterion: &mut Criterion) {
         let Some(mut round) = ready() else { continue };
         group.bench_function(name, |bencher| bencher.iter(&mut round));
     }
+    let mut store = workloads::store();
+    // It grows with every round.
+    group.sample_size(10).measurement_time(Duration::from_secs(1));
+    group.bench_function("store", |bencher| bencher.iter(&mut store));
     group.finish();
 }
 

@@ -82,7 +82,7 @@ pub struct Config {
     pub auth: auth::Auth,
     /// Certificate and key, for HTTPS.
     pub tls: Option<tls::Config>,
-    /// Connected WebSocket and SSE clients at most; further ones are refused.
+    /// Connected WebSocket and SSE clients and pulls under way, at most; further ones are refused.
     pub max_clients: NonZeroUsize,
     /// Connections from one address at most.
     pub max_connections_per_address: Option<NonZeroUsize>,
@@ -283,6 +283,7 @@ struct Server {
     hubs: fanout::Hubs,
     supabase: supabase::Supabase,
     visits: visit::Visits,
+    pages: pull::Room,
     shutdown: CancellationToken,
 }
 
@@ -297,7 +298,8 @@ impl Server {
         let tls = config.tls.as_ref().map(tls::Tls::open).transpose()?;
         let (runs, hubs) = (runs::Runs::default(), fanout::Hubs::default());
         let supabase = supabase::Supabase::default();
-        Ok(Self { config, state, gate, tls, runs, hubs, supabase, visits, shutdown })
+        let pages = pull::Room::default();
+        Ok(Self { config, state, gate, tls, runs, hubs, supabase, visits, pages, shutdown })
     }
 
     /// The largest message, and frame, that a client may send.

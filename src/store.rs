@@ -6,6 +6,7 @@
 //! PostgreSQL, WebAssembly or a socket.
 
 mod backfill;
+mod begun;
 mod checkpoint;
 mod commit;
 mod database;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tempfile::TempDir;
 use walmill::metrics::Metrics;
-use walmill::model::{Column, EventRecord, Kind, Offset, Relation, ReplicaIdentity};
+use walmill::model::{
+    Column, EventRecord, EventsBuilder, Kind, Lsn, Offset, Relation, ReplicaIdentity,
+};
 use walmill::pipeline::boundary::Boundary;
 use walmill::pipeline::fuzz;
 use walmill::plugin::golden::CaseTable;
@@ -18,7 +20,7 @@ use walmill::plugin::{Config, Engine};
 use walmill::server::fanout::Index;
 use walmill::server::filter::Filter;
 use walmill::source::fuzz::receive;
-use walmill::store::{self, Store};
+use walmill::store::{self, Outcome, Store};
 
 /// Rows in one round of every workload.
 pub const ROWS: usize = 10_000;
@@ -118,6 +120,34 @@ fn index() -> Option<Round> {
             assert_eq!(index.find(&event, &mut found).map(<[usize]>::len), Some(10));
         }
     }))
+}
+
+/// Events into a stream, and the pipeline's cursor with them, in commits of a thousand; the syncs
+/// are others' work.
+#[allow(dead_code, reason = "its instructions are not counted: it has threads and a disk")]
+pub fn store() -> Round {
+    const IN_COMMIT: usize = 1_000;
+    let (folder, store) = open_store();
+    let (event, mut commit) = (event(), 0);
+    Box::new(move || {
+        let _kept = &folder;
+        for _ in 0..ROWS / IN_COMMIT {
+            commit += 1;
+            let mut events = EventsBuilder::default();
+            for ordinal in 0..IN_COMMIT as u32 {
+                let offset = Offset::new(Lsn(commit), ordinal);
+                let (key, json) = (&event.key, &event.json);
+                events.push(offset, |out| out.extend(key), |out| out.extend_from_slice(json));
+            }
+            let outcome = Outcome {
+                pipeline: "people".into(),
+                cursor: Offset::end_of(Lsn(commit)),
+                events: vec![("people".into(), events.finish())],
+                ..Outcome::default()
+            };
+            store.commit(outcome).expect("a store that takes it");
+        }
+    })
 }
 
 fn event() -> EventRecord {

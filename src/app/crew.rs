@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use super::outputs;
 use crate::config::Config;
 use crate::metrics::{Metrics, Name};
-use crate::model::pattern::Glob;
 use crate::model::status::{OutputStatus, PipelineStatus};
 use crate::pipeline::{self, OpenError, Pipeline, Shutdown};
 use crate::plugin::Registry;
@@ -159,27 +158,16 @@ impl Crew {
         self.output_statuses.send_replace(statuses.collect());
     }
 
-    /// What those of a config have not read yet is kept, as the store's config says. A stream that
-    /// a route makes later is declared by the output that finds it.
+    /// What those of a config have not read yet is kept, as the store's config says.
     pub(super) fn declare_readers(&self, config: &Config) {
         let Config { pipelines, outputs, .. } = config;
-        let mut streams: BTreeSet<String> =
-            self.store.streams().iter().map(|stream| stream.name().to_owned()).collect();
-        for pipeline in pipelines {
-            streams.insert(pipeline.name.clone());
-            streams.extend(pipeline.streams.iter().filter_map(Glob::literal).map(str::to_owned));
-        }
-        let mut readers: Vec<Reader> =
-            pipelines.iter().map(|pipeline| Reader::Pipeline(pipeline.name.clone())).collect();
-        for output in outputs.sections() {
-            let delivered =
-                streams.iter().filter(|name| output.streams.iter().any(|glob| glob.matches(name)));
-            readers.extend(delivered.map(|stream| Reader::Output {
-                output: output.name.to_owned(),
-                stream: stream.clone(),
-            }));
-        }
-        self.store.declare_readers(readers);
+        let pipelines = pipelines.iter().map(|pipeline| Reader::Pipeline(pipeline.name.clone()));
+        let outputs = outputs.sections();
+        let outputs = outputs.map(|output| Reader::Output {
+            output: output.name.to_owned(),
+            streams: output.streams.to_vec(),
+        });
+        self.store.declare_readers(pipelines.chain(outputs).collect());
     }
 }
 

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// A plugin may take minutes to compile, and to be tried.
 const LONG_PATIENCE: Duration = Duration::from_secs(300);
 
+/// The variable of the environment that a person's key or JWT is in.
+const TOKEN: &str = "WALMILL_TOKEN";
+
 /// The walmill at `server.listen`.
 pub(super) struct Client {
     base: Url,
@@ -26,7 +29,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Where the config says that it listens, with the token that it asks for.
+    /// Where the config says that it listens, with what it asks for.
     pub(super) fn new(config: &Config) -> Result<Self, Failure> {
         let base = format!("http://{}/", reachable(config.server.listen));
         // It is on this machine or in the same network; a proxy would send the token elsewhere.
@@ -39,8 +42,7 @@ impl Client {
         let base = Url::parse(&base).map_err(|error| {
             Failure::usage(vec![Finding::error("client", "server.listen", error.to_string())])
         })?;
-        let token = config.server.token.as_ref().map(|token| token.reveal().to_owned());
-        Ok(Self { base, http, token })
+        Ok(Self { base, http, token: token(config) })
     }
 
     /// Asks how things are; the parts are put into the address, however they are written.
@@ -151,6 +153,13 @@ impl Client {
                 .suggest("start it with `walmill run`, or name its config with `--config`"),
         )
     }
+}
+
+/// A person's own key or JWT, where the environment has one: the config has only the digests of
+/// keys. Otherwise the config's token.
+fn token(config: &Config) -> Option<String> {
+    let own = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    own.or_else(|| config.server.token.as_ref().map(|token| token.reveal().to_owned()))
 }
 
 /// What walmill says against it.

@@ -75,7 +75,7 @@ pub struct Config {
     pub ordering: Ordering,
     /// How failed deliveries are tried again.
     pub retry: Retry,
-    /// Where an output begins that has no checkpoint.
+    /// Where an output begins in what was there before it.
     pub from: StartFrom,
 }
 
@@ -92,7 +92,8 @@ pub enum Ordering {
     None,
 }
 
-/// Where an output begins to deliver a stream that it has never delivered before.
+/// Where an output begins in a stream that was there before it wanted it. All that were made since
+/// are delivered whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartFrom {
@@ -132,6 +133,7 @@ pub async fn run<O: Output>(
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
     let output = Arc::new(output);
+    begin(&config, &store).await?;
     loop {
         disabled::wait(&config.name, &output.target(), (&store, &metrics), &status, &shutdown)
             .await?;
@@ -150,6 +152,15 @@ pub async fn run<O: Output>(
             End::Shutdown | End::Failed(_) => return Ok(()),
         }
     }
+}
+
+/// First of all, whether it may deliver or not: nothing that comes from now on is skipped, or goes
+/// before it is delivered.
+async fn begin(config: &Config, store: &Store) -> Result<(), StoreError> {
+    let (store, output, streams) = (store.clone(), config.name.clone(), config.streams.clone());
+    let newest = config.from == StartFrom::Latest;
+    store.add_reader(Reader::Output { output: output.clone(), streams: streams.clone() });
+    feed::blocking(move || store.begin_output(&output, &streams, newest)).await
 }
 
 enum End {
@@ -222,7 +233,7 @@ impl<O: Output> Delivery<O> {
     }
 
     async fn deliver(&mut self, shutdown: &CancellationToken) -> Result<End, StoreError> {
-        self.discover(false).await?;
+        self.discover().await?;
         if let Some(end) = self.look_for_replay().await? {
             return Ok(end);
         }
@@ -250,23 +261,20 @@ impl<O: Output> Delivery<O> {
                 }
                 Some(feed) = self.grown.next() => self.feeds[feed].more = true,
                 () = at(next_start) => {}
-                _ = discover.tick() => self.discover(true).await?,
+                _ = discover.tick() => self.discover().await?,
                 _ = save.tick(), if self.can_save() => self.save().await?,
             }
         }
     }
 
     /// Opens the streams that fit and are not open yet.
-    async fn discover(&mut self, while_running: bool) -> Result<(), StoreError> {
+    async fn discover(&mut self) -> Result<(), StoreError> {
         for stream in self.store.streams() {
             let name = stream.name();
             if self.feeds.iter().all(|feed| feed.name() != name)
                 && self.config.streams.iter().any(|glob| glob.matches(name))
             {
-                // First of all: what a route made must not go before it is delivered.
-                let (output, stream_name) = (self.config.name.clone(), name.to_owned());
-                self.store.add_reader(Reader::Output { output, stream: stream_name });
-                let feed = Feed::open(&self.store, &self.config, stream, while_running).await?;
+                let feed = Feed::open(&self.store, &self.config.name, stream).await?;
                 self.feeds.push(feed);
             }
         }

@@ -46,6 +46,7 @@ pub struct Webhook {
     url: Endpoint,
     keys: Vec<SigningKey>,
     headers: HeaderMap,
+    secrets: exchange::Secrets,
     mode: Mode,
     batch: Batch,
     linger: Duration,
@@ -87,6 +88,7 @@ impl Webhook {
             url: config.url.clone(),
             keys: config.keys.clone(),
             headers: config.headers.0.clone(),
+            secrets: exchange::Secrets::of(&config.url, &config.headers),
             mode: config.mode,
             batch,
             linger,
@@ -181,7 +183,7 @@ impl Webhook {
         let status = response.status();
         let retry_after = retry_after(response.headers());
         // Also where it is not needed: a connection whose answer was read can be used again.
-        let response = exchange::response(response, &self.headers).await;
+        let response = exchange::response(response, &self.secrets).await;
         let policy = self.on_status.of(status);
         if policy == policy::Policy::Taken {
             return Ok(());

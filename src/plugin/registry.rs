@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use super::error::{LoadError, Reason};
 use super::log::Log;
@@ -25,7 +25,7 @@ use crate::model::plugin::{Outcome, ReloadStatus, Why};
 use crate::model::shadow::ShadowReport;
 use crate::model::status::PluginStatus;
 pub use change::Prepared;
-use change::{Begun, begin, seen_and_taken};
+use change::{Begun, seen_and_taken, start};
 use offer::Trials;
 pub use offer::{Offered, Quiet, Rehearsal};
 use record::{Entry, Record};
@@ -80,7 +80,8 @@ impl Registry {
         Self::open_with(engine, configs, metrics, Arc::new(NoMemory))
     }
 
-    /// Loads every plugin: what was in force before, unless its file has changed since. Blocks.
+    /// Loads every plugin: what was in force before, unless its file has changed since and works.
+    /// Blocks.
     ///
     /// # Errors
     /// Every plugin that did not load, and why.
@@ -99,10 +100,16 @@ impl Registry {
         for (name, config) in configs {
             let family = Arc::new(family(name.clone(), config, &metrics));
             let record = books.records.entry(name.clone()).or_default();
-            match begin(engine, &family, &record.kept, false) {
-                Ok(begun) => {
+            match start(engine, &family, &record.kept) {
+                Ok((begun, refusal)) => {
                     record.kept.seen = seen_and_taken(record);
                     begun.note(record, Why::Start, 1);
+                    if let Some(refusal) = refusal {
+                        let version = begun.plugin.version();
+                        error!(plugin = name, %version, "the version in force stays: {refusal}");
+                        record.note(begun.refused(&refusal), 1);
+                        metrics.plugin_reloads.get_or_create(&labels(&name, "refused")).inc();
+                    }
                     memory.keep(&name, &record.kept);
                     loaded(&begun);
                     by_name.insert(name.clone(), begun.plugin);

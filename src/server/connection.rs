@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 
 use super::{GRACE, Server};
 use places::{Addresses, Place};
-use taken::Answers;
+use taken::{Answers, Sent};
 use wire::Wire;
 pub(super) use wire::{Progress, Stalled};
 
@@ -181,7 +181,7 @@ where
         async move {
             let answer = answer.await?;
             Ok::<_, Infallible>(match version {
-                Version::One => answer,
+                Version::One => answer.map(Sent::unwatched),
                 Version::Two => answer.map(|body| answers.watch(body)),
             })
         }

@@ -128,6 +128,8 @@ struct Asked {
     needed: Option<Role>,
     /// Nobody in particular is not enough, whatever the handler would say.
     someone: bool,
+    /// What is shown is exchanged for a ticket.
+    exchanged: bool,
 }
 
 impl Asked {
@@ -136,20 +138,22 @@ impl Asked {
         let remote = remote.unwrap_or_default();
         let path = request.uri().path();
         match is_open(path) {
-            true => Self { remote, shown: None, needed: None, someone: false },
+            true => Self { remote, shown: None, needed: None, someone: false, exchanged: false },
             false => {
                 let (shown, needed) = (presented(request), needed(request.method(), path));
-                Self { remote, shown, needed, someone: is_supabase(path) }
+                let (someone, exchanged) = (is_supabase(path), path == "/v1/tickets");
+                Self { remote, shown, needed, someone, exchanged }
             }
         }
     }
 
     /// Who asks, if they may ask this at all.
     async fn identify(self, server: &Server) -> Result<Reader, Problem> {
-        let Self { remote, shown, needed, someone } = self;
+        let Self { remote, shown, needed, someone, exchanged } = self;
         let principal = match shown {
             None => server.gate.nobody(),
             Some(Shown::Token(text)) => server.gate.identify(&text).await.map_err(refused)?,
+            Some(Shown::Ticket(_)) if exchanged => return Err(ticket_for_ticket()),
             Some(Shown::Ticket(ticket)) => server.gate.tickets.redeem(&ticket).ok_or_else(spent)?,
         };
         match needed > principal.role || (someone && principal.is_anonymous()) {
@@ -226,6 +230,14 @@ fn refused(why: Refused) -> Problem {
 
 fn spent() -> Problem {
     unauthorized("this ticket was used, or is over; each is good once".to_owned())
+}
+
+/// Whoever saw a ticket in an address could otherwise go on with it for as long as they like.
+fn ticket_for_ticket() -> Problem {
+    let message = "a ticket is not exchanged for another";
+    let finding = Finding::error("ticket-for-ticket", "ticket", message)
+        .suggest("ask with what the first was given for: `Authorization: Bearer TOKEN`");
+    Problem::new(StatusCode::FORBIDDEN, finding)
 }
 
 pub(super) fn lacking(principal: &Principal, needed: Option<Role>) -> Problem {

@@ -83,11 +83,11 @@ pub(super) async fn file(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Vec<u8>, Problem> {
-    if server.config.token.is_none() {
-        let message = "a walmill without a token takes no plugin: anyone on this machine could \
-                       send one";
+    if !server.config.is_guarded() {
+        let message = "a walmill that asks nobody who they are takes no plugin: anyone on this \
+                       machine could send one";
         let finding = Finding::error("upload-needs-token", "server.token", message)
-            .suggest("set server.token, or put the file in the plugin's place");
+            .suggest("set server.token or server.auth, or put the file in the plugin's place");
         return Err(Problem::new(StatusCode::FORBIDDEN, finding));
     }
     expect_type(headers, WASM)?;

@@ -1,9 +1,12 @@
 //! Streams page by page, for clients that would rather ask than hold a connection.
 
+mod room;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{Uri, header};
@@ -19,10 +22,12 @@ use super::place::{Gap, Place};
 use super::problem::{Parameters, Problem, name_in_path};
 use super::runs::Form;
 use super::sse::REPLAY_FROM;
-use super::visit::count_events;
+use super::visit::{self, count_events};
 use crate::model::event::Events;
 use crate::model::{Finding, Offset, Period};
 use crate::store::StoreError;
+pub(super) use room::Room;
+use room::Share;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -46,6 +51,7 @@ pub(super) async fn events(
     let (stream, access) = server.open(&name, &wishes, &reader).await?;
     let asked = asked?;
     access.check(asked.filter.as_ref())?;
+    let visitor = server.visits.place()?;
     let veil = server.state.store.veil();
     let seat = access
         .wanted(asked.filter.as_ref(), veil)
@@ -53,13 +59,13 @@ pub(super) async fn events(
     let start = asked.place.begin(&stream, &server).await?;
     let mut feed = Feed::new(stream, start);
     let mut page = Page::new(start.after, start.gap, asked.limit, seat);
-    page.fill(&mut feed).await?;
+    page.fill(&mut feed, &server.pages).await?;
     let waiting = async {
         while page.is_empty() {
             feed.ready().await;
-            page.fill(&mut feed).await?;
+            page.fill(&mut feed, &server.pages).await?;
         }
-        Ok::<_, StoreError>(())
+        Ok::<_, Problem>(())
     };
     tokio::select! {
         // Nothing is waited for when there is something already.
@@ -82,7 +88,7 @@ pub(super) async fn events(
         (header::CACHE_CONTROL, caching.to_owned()),
         (REPLAY_FROM, server.cursor(start.after).to_string()),
     ];
-    Ok((headers, page.finish(feed.name(), more, &server)).into_response())
+    Ok((headers, page.finish(feed.name(), (more, visitor), &server)?).into_response())
 }
 
 /// What a request asks for.
@@ -146,11 +152,13 @@ struct Page {
     seat: Option<Seat>,
     /// Bytes of events that were looked at.
     looked_at: usize,
+    /// Memory for it, while there is something in it.
+    share: Option<Share>,
 }
 
 impl Page {
     fn new(next: Offset, gap: Option<Gap>, limit: usize, seat: Option<Seat>) -> Self {
-        Self { json: Vec::new(), count: 0, limit, next, gap, seat, looked_at: 0 }
+        Self { json: Vec::new(), count: 0, limit, next, gap, seat, looked_at: 0, share: None }
     }
 
     /// Whether it is worth waiting for more.
@@ -163,7 +171,15 @@ impl Page {
     }
 
     /// Takes what there is. A gap begins a page of its own, so that it is told in its place.
-    async fn fill(&mut self, feed: &mut Feed) -> Result<(), StoreError> {
+    async fn fill(&mut self, feed: &mut Feed, room: &Room) -> Result<(), Problem> {
+        let share = self.share.take().map_or_else(|| room.share(), Ok)?;
+        self.read(feed).await?;
+        // Who waits for the first event needs no memory yet.
+        self.share = (self.count > 0).then_some(share);
+        Ok(())
+    }
+
+    async fn read(&mut self, feed: &mut Feed) -> Result<(), StoreError> {
         while !self.is_full() {
             match feed.read().await? {
                 Found::Run(events) => self.take(&events),
@@ -198,7 +214,12 @@ impl Page {
         }
     }
 
-    fn finish(self, stream: &str, more: bool, server: &Server) -> Vec<u8> {
+    fn finish(
+        self,
+        stream: &str,
+        (more, visitor): (bool, visit::Place),
+        server: &Server,
+    ) -> Result<Body, Problem> {
         let next = server.cursor(self.next);
         let gap = self.gap.map(|gap| gap.report(stream, server));
         let gap = serde_json::json!(gap);
@@ -207,6 +228,9 @@ impl Page {
         body.extend_from_slice(
             format!("],\"next\":\"{next}\",\"more\":{more},\"gap\":{gap}}}").as_bytes(),
         );
-        body
+        match self.share {
+            Some(share) => share.hold(body, visitor),
+            None => Ok(Body::from(body)),
+        }
     }
 }

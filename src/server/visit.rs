@@ -27,6 +27,12 @@ impl Visits {
         Self { metrics, places, running: TaskTracker::new() }
     }
 
+    /// A place for someone who asks and goes, or the word that there is none left.
+    pub(super) fn place(&self) -> Result<Place, Problem> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())?;
+        Ok(Place { _permit: place })
+    }
+
     /// Lets a client in, or says that there is no place left.
     pub(super) fn admit(
         &self,
@@ -34,7 +40,7 @@ impl Visits {
         progress: Arc<Progress>,
         reader: Reader,
     ) -> Result<Visit, Problem> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| full())?;
+        let place = self.place()?;
         self.metrics.clients.get_or_create(&name(protocol)).inc();
         Ok(Visit {
             metrics: Arc::clone(&self.metrics),
@@ -54,6 +60,11 @@ impl Visits {
     }
 }
 
+/// One of `server.max_clients`, until this is dropped.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// One client's stay, from its admission until this is dropped.
 pub(super) struct Visit {
     metrics: Arc<Metrics>,
@@ -63,7 +74,7 @@ pub(super) struct Visit {
     pub(super) progress: Arc<Progress>,
     /// Who it is.
     pub(super) reader: Reader,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     _running: TaskTrackerToken,
 }
 

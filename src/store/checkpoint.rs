@@ -39,6 +39,12 @@ impl Checkpoints {
         }
     }
 
+    /// Whether an output has one in any stream.
+    pub(super) fn has_output(&self, output: &str) -> Result<bool, StoreError> {
+        let first = self.entries.prefix(output_key(output, "")).next();
+        Ok(first.map(fjall::Guard::key).transpose()?.is_some())
+    }
+
     fn read(&self, key: &[u8]) -> Result<Option<Offset>, StoreError> {
         let Some(bytes) = self.entries.get(key)? else { return Ok(None) };
         let damaged = || StoreError::Damaged {

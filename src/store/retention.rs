@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::log::{Header, Log};
+use super::stream::Stream;
 use super::{Inner, StoreError};
+use crate::model::pattern::Glob;
 use crate::model::{ByteSize, Offset, Period, clock};
 
 /// Between two looks for something to remove.
@@ -46,24 +48,39 @@ pub enum WhenFull {
 pub enum Reader {
     /// A pipeline reads the journal.
     Pipeline(String),
-    /// An output delivers a stream.
+    /// An output delivers streams, those too that are made later.
     Output {
         /// Its name.
         output: String,
-        /// The stream's name.
-        stream: String,
+        /// The streams it delivers.
+        streams: Vec<Glob>,
     },
 }
 
 /// A log, and the place up to which it is no longer needed, if anyone needs it at all.
 struct Held<'a> {
     log: &'a Log,
+    /// The stream that it is the log of; none for the journal.
+    stream: Option<&'a str>,
     by: Option<(Offset, String)>,
 }
 
 impl Held<'_> {
     fn needs(&self, entry: &Header) -> bool {
         self.by.as_ref().is_some_and(|(done, _)| entry.last > *done)
+    }
+
+    /// The stream's name, if it is one of these.
+    fn stream(&self, globs: &[Glob]) -> Option<&str> {
+        let name = self.stream?;
+        globs.iter().any(|glob| glob.matches(name)).then_some(name)
+    }
+
+    /// One more reader has come so far.
+    fn hold(&mut self, done: Offset, who: impl FnOnce() -> String) {
+        if self.by.as_ref().is_none_or(|(slowest, _)| done < *slowest) {
+            self.by = Some((done, who()));
+        }
     }
 }
 
@@ -72,7 +89,7 @@ impl Inner {
     pub(super) fn retain(&self, now: i64) -> Result<(), StoreError> {
         let _one = self.retaining.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = self.streams.all();
-        let logs = self.logs(streams.iter().map(|stream| &stream.log))?;
+        let logs = self.logs(&streams)?;
         let age = i64::try_from(self.config.retention.age.duration().as_micros());
         let oldest = now.saturating_sub(age.unwrap_or(i64::MAX));
         for held in &logs {
@@ -139,7 +156,7 @@ impl Inner {
     fn waiting(&self) -> Result<Option<String>, StoreError> {
         let streams = self.streams.all();
         let (mut total, mut most) = (0, (0, String::new()));
-        for held in self.logs(streams.iter().map(|stream| &stream.log))? {
+        for held in self.logs(&streams)? {
             let size = held.log.size_from(|entry| held.needs(entry))?;
             total += size;
             if let Some((_, who)) = held.by
@@ -160,36 +177,30 @@ impl Inner {
     }
 
     /// The journal and the streams, each with its slowest reader.
-    fn logs<'a>(
-        &'a self,
-        streams: impl Iterator<Item = &'a Log>,
-    ) -> Result<Vec<Held<'a>>, StoreError> {
-        let mut logs: Vec<_> = std::iter::once(&self.records.log)
-            .chain(streams)
-            .map(|log| Held { log, by: None })
-            .collect();
+    fn logs<'a>(&'a self, streams: &'a [Arc<Stream>]) -> Result<Vec<Held<'a>>, StoreError> {
+        let journal = Held { log: &self.records.log, stream: None, by: None };
+        let streams = streams.iter();
+        let streams =
+            streams.map(|stream| Held { log: &stream.log, stream: Some(stream.name()), by: None });
+        let mut logs: Vec<_> = std::iter::once(journal).chain(streams).collect();
         if self.config.when_full == WhenFull::DropOldest {
             return Ok(logs);
         }
         for reader in self.readers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let (log, done, who) = match reader {
-                Reader::Pipeline(name) => (
-                    "journal".into(),
-                    self.checkpoints.pipeline(name)?,
-                    format!("pipeline `{name}`"),
-                ),
-                Reader::Output { output, stream } => {
-                    let done = self.checkpoints.output(output, stream)?;
-                    (format!("stream {stream}"), done, format!("output `{output}`"))
+            match reader {
+                Reader::Pipeline(name) => {
+                    let done = self.checkpoints.pipeline(name)?.unwrap_or(Offset::START);
+                    let done = self.replays.needs(reader)?.map_or(done, |needed| needed.min(done));
+                    // The journal is the first of them.
+                    logs[0].hold(done, || format!("pipeline `{name}`"));
                 }
-            };
-            let done = done.unwrap_or(Offset::START);
-            let done = self.replays.needs(reader)?.map_or(done, |needed| needed.min(done));
-            let held = logs.iter_mut().find(|held| held.log.name() == log);
-            if let Some(held) = held
-                && held.by.as_ref().is_none_or(|(slowest, _)| done < *slowest)
-            {
-                held.by = Some((done, who));
+                Reader::Output { output, streams } => {
+                    for held in &mut logs {
+                        let Some(stream) = held.stream(streams) else { continue };
+                        let done = self.checkpoints.output(output, stream)?;
+                        held.hold(done.unwrap_or(Offset::START), || format!("output `{output}`"));
+                    }
+                }
             }
         }
         Ok(logs)

@@ -411,7 +411,7 @@ fn old_events_go_except_those_that_an_output_has_not_delivered() {
         let events = vec![("s", events(commit, 0..2)), ("free", events(commit, 0..1))];
         store.commit(outcome("p", commit, events)).unwrap();
     }
-    let output = Reader::Output { output: "hook".into(), stream: "s".into() };
+    let output = Reader::Output { output: "hook".into(), streams: vec!["s".parse().unwrap()] };
     store.declare_readers(vec![output]);
     let stream = store.stream("s").unwrap();
     let in_a_month = clock::now() + 30 * 86_400_000_000;

@@ -383,6 +383,12 @@ async fn a_ticket_lets_a_browser_in_once() {
     assert_eq!(server.get(&format!("{path}x")).await.0, 401);
     let answer = reqwest::get(server.url(&path)).await.expect("an answer");
     assert_eq!(answer.status(), 200);
+    // Who saw one in an address cannot live on it.
+    let path = format!("/v1/tickets?ticket={}", ticket("s3cret").await);
+    let answer = Client::new().post(server.url(&path)).send().await.expect("an answer");
+    assert_eq!(answer.status(), 403);
+    let said: Value = serde_json::from_slice(&answer.bytes().await.expect("it")).expect("JSON");
+    assert_eq!(said["code"], "ticket-for-ticket");
     // What a ticket stands for is no more than what it was given for.
     let path = format!("/v1/streams/posts/events?ticket={}", ticket(&token(json!({}))).await);
     assert_eq!(server.get(&path).await.0, 403);

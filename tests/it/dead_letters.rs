@@ -59,6 +59,11 @@ async fn dead_letters_are_listed_shown_exported_tried_again_and_dropped() {
     assert_eq!(exported.lines().count(), 3);
     let metrics = running.text("/metrics").await;
     assert!(metrics.contains("walmill_dead_letters_kept 3"), "{metrics}");
+    let age = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("walmill_dead_letters_oldest_age_seconds "));
+    let age: f64 = age.expect("an age").parse().expect("a number");
+    assert!(age > 0.0, "{metrics}");
 
     // The plugin is as it was: one that is tried again fails again.
     let (code, out, err) = walmill(&running, &["dlq", "retry", "1"]);

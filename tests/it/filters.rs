@@ -5,13 +5,13 @@ use std::sync::Arc;
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use walmill::model::{ByteSize, EventId, Lsn, Offset};
+use walmill::model::{ByteSize, EventId, Lsn, Offset, Period};
 use walmill::server::Config;
 use walmill::store;
 
 use crate::support::process::Walmill;
 use crate::support::serving::{Serving, Socket};
-use crate::support::{cluster, connect, execute};
+use crate::support::{cluster, connect, execute, until};
 
 fn id(commit: u64, ordinal: u32) -> String {
     EventId(Offset::new(Lsn(8 * commit), ordinal)).to_string()
@@ -66,6 +66,74 @@ async fn a_page_has_what_the_filter_lets_through_and_its_cursor_is_behind_the_re
         server.commit_rows("posts", &[insert(5, "NZ")]);
     });
     assert_eq!(page.1["events"][0]["id"], id(3, 0), "it waits for what is wanted");
+}
+
+/// The ids of the rows in what a way to read says: events, in their order.
+fn rows(events: &[Value]) -> Vec<u64> {
+    events.iter().filter_map(|event| event["data"]["record"]["id"].as_u64()).collect()
+}
+
+/// Everything that a stream of server-sent events says, up to its end.
+async fn server_sent(address: String) -> Vec<Value> {
+    let text = reqwest::get(address).await.expect("an answer").text().await.expect("its end");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|json| serde_json::from_str(json).expect("JSON")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operator_means_the_same_over_every_way_to_read() {
+    let server = Serving::start().await;
+    let row = |id: u64, n: Value, name: &str| json!({ "op": "insert", "record": { "id": id, "n": n, "name": name }, "old_record": null });
+    let all = [row(1, json!(10), "alpha"), row(2, json!(20), "beta"), row(3, json!(null), "alps")];
+    let cases: [(&str, &[u64]); 12] = [
+        ("n=eq.10", &[1]),
+        ("n=neq.10", &[2]),
+        ("n=lt.20", &[1]),
+        ("n=lte.20", &[1, 2]),
+        ("n=gt.10", &[2]),
+        ("n=gte.10", &[1, 2]),
+        ("n=in.(20,30)", &[2]),
+        ("name=like.al%", &[1, 3]),
+        ("name=like.%_t_", &[2]),
+        ("n=is.null", &[3]),
+        ("n=not.is.null,name=like.a%", &[1]),
+        ("n=gte.10,n=lt.15,name=neq.beta", &[1]),
+    ];
+    // Once out of the log, and once as it comes.
+    server.commit_rows("posts", &all);
+    let mut readers = Vec::new();
+    for (filter, wanted) in cases {
+        let mut client = server.connect().await;
+        subscribe(&mut client, json!(filter), "earliest").await;
+        let query = format!("from=earliest&filter={}", filter.replace('%', "%25"));
+        let sse = server.url(&format!("/v1/streams/posts/sse?{query}"));
+        readers.push((filter, wanted, client, query, tokio::spawn(server_sent(sse))));
+    }
+    let sse = walmill::metrics::Name { name: "sse".into() };
+    let wanted: usize = cases.iter().map(|(_, wanted)| wanted.len()).sum();
+    let sent = |times: usize| {
+        let sent = server.metrics.client_events.get_or_create(&sse).get();
+        sent == (times * wanted) as u64
+    };
+    until("what was there has been sent", || sent(1)).await;
+    server.commit_rows("posts", &all);
+    for (filter, wanted, client, query, _) in &mut readers {
+        let mut came = Vec::new();
+        while came.len() < 2 * wanted.len() {
+            came.push(client.next().await["event"].clone());
+        }
+        let twice = wanted.repeat(2);
+        assert_eq!(rows(&came), twice, "{filter}");
+        let (_, page) = server.get(&format!("/v1/streams/posts/events?{query}")).await;
+        assert_eq!(rows(page["events"].as_array().expect("events")), twice, "{filter}");
+    }
+    until("what came has been sent", || sent(2)).await;
+    server.shutdown.cancel();
+    for (filter, wanted, client, _, sse) in readers {
+        let (messages, _) = client.rest().await;
+        assert_eq!(messages.len(), 1, "{filter}: nothing more but the goodbye");
+        assert_eq!(rows(&sse.await.expect("no panic")), wanted.repeat(2), "{filter}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,6 +245,40 @@ async fn at_a_shutdown_the_cursor_is_behind_what_the_filter_left_out() {
     let (code, cursor) = close.expect("a close frame");
     assert_eq!(code, 1012);
     assert!([server.cursor(2, 1), server.cursor(3, 0)].contains(&cursor), "{cursor}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filtered_reader_that_is_let_go_in_the_middle_goes_on_behind_the_last_event_it_got() {
+    // All of it fits into the reader's queue, and not into what the system keeps for its socket.
+    let config = Config {
+        client_buffer: ByteSize::new(64 << 20),
+        client_timeout: Period::from_millis(300),
+        ..Config::default()
+    };
+    let server = Serving::configured(config, store::Config::default()).await;
+    let mut client = server.connect().await;
+    subscribe(&mut client, json!("country=eq.NZ"), "latest").await;
+    let (text, count) = ("x".repeat(128 << 10), 200);
+    let row = |number, country| {
+        let record = json!({ "id": number, "country": country, "text": text });
+        json!({ "op": "insert", "record": record, "old_record": null })
+    };
+    let rows = (0..count).flat_map(|number| [row(number, "NZ"), insert(number, "AU")]);
+    server.commit_rows("posts", &rows.collect::<Vec<_>>());
+    server.left("websocket", "slow", 1).await;
+    let (messages, close) = client.rest().await;
+    let (code, cursor) = close.expect("a close frame");
+    let (_closing, events) = messages.split_last().expect("messages");
+    assert!(code == 1013 && !events.is_empty() && events.len() < 200, "{}", events.len());
+    // Nothing that it has is read again, and nothing that it has not is passed over.
+    assert_eq!(events.last().expect("an event")["cursor"], cursor);
+    let mut seen: Vec<Value> = events.iter().map(|it| it["event"]["id"].clone()).collect();
+    let mut again = server.connect().await;
+    subscribe(&mut again, json!("country=eq.NZ"), &cursor).await;
+    seen.extend(again.ids(200 - seen.len()).await.into_iter().map(Value::from));
+    assert!(seen.into_iter().eq((0..200).map(|number| Value::from(id(1, number * 2)))));
+    server.commit_rows("posts", &[insert(999, "NZ")]);
+    assert_eq!(again.ids(1).await, [id(2, 0)]);
 }
 
 const CONFIG: &str = r#"

@@ -194,6 +194,84 @@ async fn a_plugin_is_pushed_with_a_token_and_pulled_again_and_nothing_else_is_ta
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_pushed_with_an_admins_key_where_there_is_no_token() {
+    let cluster = cluster();
+    let database = connect(&cluster).await;
+    execute(&database, "CREATE TABLE ticks (id bigint PRIMARY KEY)").await;
+    let key = |name: &str, role: &str| {
+        let made = Command::new(env!("CARGO_BIN_EXE_walmill"))
+            .args(["secret", "new", "--for", "api-key", "--json"])
+            .output()
+            .expect("run walmill");
+        let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+        let (key, hash) = (made["secret"].as_str().expect("a key"), &made["hash"]);
+        let config =
+            format!("[[server.auth.keys]]\nname = '{name}'\nhash = {hash}\nrole = '{role}'\n");
+        (key.to_owned(), config)
+    };
+    let ((admin, of_admin), (operator, of_operator)) =
+        (key("ann", "admin"), key("otto", "operate"));
+    let config = CONFIG.replace("EXTRA", "") + &of_admin + &of_operator;
+    let mut walmill = Walmill::prepare(&config, &cluster.url());
+    save(walmill.folder(), &stamp(0), true);
+    let file = walmill.folder().join("next.wasm");
+    std::fs::write(&file, stamp(1)).expect("write");
+    walmill.launch();
+    walmill.alive().await;
+    let push = |key: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_walmill"))
+            .args(["plugin", "push", "stamp"])
+            .arg(&file)
+            .arg("--config")
+            .arg(walmill.folder().join("walmill.toml"))
+            .env("WALMILL_TOKEN", key)
+            .output()
+            .expect("run walmill");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("UTF-8"))
+    };
+    let (code, said) = push(&operator);
+    assert!(code == Some(1) && said.contains("the role `admin`"), "{said}");
+    let (code, said) = push("");
+    assert!(code == Some(1) && said.contains("asks for a token"), "{said}");
+    let (code, said) = push(&admin);
+    assert!(code == Some(0) && said.contains("is in force"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_that_was_saved_while_walmill_was_down_is_refused_and_the_stream_goes_on() {
+    let cluster = cluster();
+    let database = connect(&cluster).await;
+    let mut walmill = start(&database, &cluster.url(), "").await;
+    insert(&database, 1, 1).await;
+    assert_eq!(seen(&walmill, 1).await, [0]);
+    walmill.kill();
+    save(walmill.folder(), b"garbage", true);
+    walmill.launch();
+    walmill.ready().await;
+    insert(&database, 2, 2).await;
+    assert_eq!(seen(&walmill, 2).await, [0, 0]);
+    let status = status(&walmill).await;
+    assert_eq!(status["version"], digits(&stamp(0)).as_str());
+    let entry = &status["history"][0];
+    assert_eq!(
+        (&entry["version"], &entry["outcome"]),
+        (&digits(b"garbage").into(), &"refused".into())
+    );
+    let (code, said) = plugin(&walmill, &["ls"]);
+    assert!(code == 0 && said.contains("was refused: "), "{said}");
+    let log = walmill.log();
+    assert!(log.contains("the version in force stays: ") && log.contains("ERROR"), "{log}");
+    let metrics = walmill.text("/metrics").await;
+    let refused = "walmill_plugin_reloads_total{name=\"stamp\",outcome=\"refused\"} 1";
+    assert!(metrics.contains(refused), "{metrics}");
+    save(walmill.folder(), &stamp(1), true);
+    decided(&walmill, &stamp(1)).await;
+    insert(&database, 3, 3).await;
+    assert_eq!(seen(&walmill, 3).await, [0, 0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_runs_beside_the_old_one_and_waits_for_a_person_where_that_is_wished() {
     let cluster = cluster();
     let database = connect(&cluster).await;

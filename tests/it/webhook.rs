@@ -2,6 +2,7 @@
 
 mod barrier;
 mod gone;
+mod latest;
 mod libraries;
 mod modes;
 mod receiver;
@@ -250,6 +251,28 @@ async fn what_is_given_up_becomes_a_dead_letter_and_its_key_goes_on() {
     assert_eq!(letter.attempts, 3);
     assert_eq!(letter.payload.get().as_bytes(), receiver.requests()[0].body);
     assert_eq!(receiver.taken().len(), 1);
+}
+
+#[tokio::test]
+async fn a_letter_has_no_secret_of_the_url_or_the_headers_that_the_receiver_repeats() {
+    let mut streams = Streams::new();
+    let said = "no route for /hooks/p4th-secret?token=qu3ry-secret; T0KEN: h3ader-secret";
+    let headers = "X-Echo: p4th-secret qu3ry-secret h3ader-secret\r\n";
+    let receiver = Receiver::start(|_| Reply::Full(413, headers.into(), said.into())).await;
+    streams.commit("orders", &["a"]);
+    let config = format!(
+        "name = 'billing'\nstreams = ['orders']\nsecret = '{SECRET}'\nallow_private = true\n\
+         url = 'http://127.0.0.1:{}/hooks/p4th-secret?token=qu3ry-secret'\n\
+         headers = {{ Authorization = 'Bearer h3ader-secret' }}",
+        receiver.port
+    );
+    let output = Output::with(&streams, &config);
+    until("it is set aside", || output.status.borrow().dead_letters == 1).await;
+    output.stop().await;
+    let letters = streams.store.dead_letters(10).unwrap();
+    let letter = format!("{letters:?}");
+    assert!(letter.contains("no route for /hooks***"), "{letter}");
+    assert!(letter.contains("x-echo") && !letter.contains("-secret"), "{letter}");
 }
 
 #[tokio::test]

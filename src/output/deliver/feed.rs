@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use super::barrier::Line;
 use super::replay::Again;
 use super::window::Window;
-use super::{Config, StartFrom};
 use crate::model::event::Events;
 use crate::model::replay::{Part, Replay};
 use crate::model::{EventRecord, Lsn, Offset};
@@ -36,31 +35,19 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Goes on at the output's checkpoint. An output that never delivered this stream begins where
-    /// its config says; a stream that came up while it runs is delivered whole.
+    /// Goes on at the output's checkpoint. Without one it delivers the stream whole: those of which
+    /// it does not want all got a checkpoint when it began ([`Store::begin_output`]).
     pub async fn open(
         store: &Store,
-        config: &Config,
+        output: &str,
         stream: Arc<Stream>,
-        while_running: bool,
     ) -> Result<Self, StoreError> {
         let mut head = stream.head();
-        let newest = *head.borrow_and_update();
-        let (store, output) = (store.clone(), config.name.clone());
-        let from_latest = config.from == StartFrom::Latest;
+        head.mark_unchanged();
+        let (store, output) = (store.clone(), output.to_owned());
         let name = stream.name().to_owned();
         let opened = blocking(move || {
-            let checkpoint = match store.checkpoint(&output, &name)? {
-                Some(checkpoint) => checkpoint,
-                None if from_latest => {
-                    // Where it begins is decided once: the next start must not take what came
-                    // meanwhile for what was there before.
-                    let begins = if while_running { Offset::START } else { newest };
-                    store.save_checkpoint(&output, &name, begins, Vec::new())?;
-                    begins
-                }
-                None => Offset::START,
-            };
+            let checkpoint = store.checkpoint(&output, &name)?.unwrap_or(Offset::START);
             let past = store.failing(&output, &name, checkpoint)?;
             let replay = store.replay(&Part::Output(output))?.filter(Replay::is_open);
             let again = replay.and_then(|replay| Again::of(&replay, &name));

@@ -210,6 +210,29 @@ impl TryFrom<Section> for Config {
 pub struct Endpoint(pub(super) Url);
 
 impl Endpoint {
+    /// How much of the path shows: its first part.
+    fn shown(&self) -> &str {
+        let path = self.0.path();
+        path[1..].find('/').map_or(path, |end| &path[..=end])
+    }
+
+    /// What does not show, whole and in its parts, as it is written and as it is meant.
+    pub(super) fn hidden(&self) -> Vec<String> {
+        let Self(url) = self;
+        let rest = &url.path()[self.shown().len()..];
+        let query = url.query().unwrap_or_default();
+        let pairs = url.query_pairs().map(|(name, value)| match value.is_empty() {
+            true => name.into_owned(),
+            false => value.into_owned(),
+        });
+        // The value of `name=value`, or what has no `=`.
+        let written = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |it| it.1));
+        let parts: Vec<&str> = rest.split('/').chain(written).collect();
+        let mut hidden: Vec<String> = parts.iter().map(|part| meant(part)).chain(pairs).collect();
+        hidden.extend([rest, query].into_iter().chain(parts).map(str::to_owned));
+        hidden
+    }
+
     fn check_address(&self) -> Result<(), String> {
         let ip = match self.0.host() {
             Some(url::Host::Ipv4(ip)) => ip.into(),
@@ -218,6 +241,13 @@ impl Endpoint {
         };
         guard::check(ip).map_err(|why| why.to_string())
     }
+}
+
+/// What stands in a URL, without its `%`.
+fn meant(part: &str) -> String {
+    // Nothing in it parts it, or is a space.
+    let one = part.replace('&', "%26").replace('=', "%3D").replace('+', "%2B");
+    url::form_urlencoded::parse(one.as_bytes()).map(|(text, _)| text).collect()
 }
 
 impl<'de> Deserialize<'de> for Endpoint {
@@ -245,8 +275,7 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(url) = self;
-        let path = url.path();
-        let first = path[1..].find('/').map_or(path, |end| &path[..=end]);
+        let (path, first) = (url.path(), self.shown());
         let origin = url.origin().ascii_serialization();
         if first == path && url.query().is_none() && url.fragment().is_none() {
             return write!(f, "{origin}{path}");
@@ -304,8 +333,12 @@ impl TryFrom<BTreeMap<String, Secret>> for Headers {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(in crate::output::webhook) fn endpoint(url: &str) -> Endpoint {
+        super::endpoint(url).unwrap()
+    }
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 

@@ -44,6 +44,12 @@ pub(super) struct Begun {
 }
 
 impl Begun {
+    /// What its file holds, as an entry of the history of one that did not take it.
+    pub(super) fn refused(&self, refusal: &LoadError) -> Entry {
+        let error = Some(refusal.reason.to_string());
+        Entry { error, ..Entry::new(self.seen, Why::File, Outcome::Refused) }
+    }
+
     /// As an entry of its history.
     fn entry(&self, why: Why) -> Entry {
         let entry = Entry::new(*self.plugin.version(), why, Outcome::InForce);
@@ -101,6 +107,23 @@ pub(super) fn begin(
         warn!(plugin = family.name, "the version in the plugin's file takes over: {reason}");
     }
     Ok(Begun { plugin: Arc::new(family.load(engine, &bytes)?), seen, reason, beside })
+}
+
+/// The same at the start of walmill. A file that was saved while it was down and does not work
+/// stops nothing: the version that was in force is, and why the file is refused is said beside it.
+pub(super) fn start(
+    engine: &Engine,
+    family: &Family,
+    record: &PluginRecord,
+) -> Result<(Begun, Option<LoadError>), LoadError> {
+    match begin(engine, family, record, false) {
+        Ok(begun) => Ok((begun, None)),
+        Err(refusal) if record.in_force.is_none() => Err(refusal),
+        Err(refusal) => match begin(engine, family, record, true) {
+            Ok(begun) => Ok((begun, Some(refusal))),
+            Err(_) => Err(refusal),
+        },
+    }
 }
 
 impl Registry {

@@ -152,6 +152,16 @@ impl Record {
             ));
         }
         let seen = seen.as_ref().filter(|seen| in_force.as_ref() != Some(*seen))?;
+        let last = self.kept.history.iter().find(|entry| entry.digest == *seen);
+        if let Some(entry) = last.filter(|entry| entry.outcome == Outcome::Refused) {
+            return Some(format!(
+                "the file holds version {}, which was refused: {}; version {} stays in force until \
+                 the file's content changes",
+                short(seen),
+                entry.error.as_deref().unwrap_or("it does not work"),
+                in_force.as_deref().map(short).unwrap_or_default()
+            ));
+        }
         Some(format!(
             "the file holds version {}, which is not in force; it stays so, also after a restart, \
              until the file's content changes",

@@ -222,6 +222,33 @@ fn a_file_that_was_refused_is_tried_again_after_a_restart_beside_the_last_good_v
 }
 
 #[test]
+fn a_bad_file_that_was_saved_while_walmill_was_down_does_not_keep_it_down() {
+    let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
+    fs::write(folder.join("guest.wasm"), PASS.bytes()).unwrap();
+    drop(started(&folder, &memory));
+    fs::write(folder.join("guest.wasm"), b"garbage").unwrap();
+    let again = started(&folder, &memory);
+    assert_eq!(in_force(&again), Version::of(&PASS.bytes()));
+    let status = again.statuses().borrow()[0].clone();
+    let refused = &status.history[0];
+    assert_eq!(refused.digest, Version::of(b"garbage").hex());
+    assert_eq!((refused.outcome, status.history.len()), (Outcome::Refused, 2));
+    let note = status.note.unwrap_or_default();
+    assert!(note.contains("was refused: ") && note.contains("stays in force"), "{note}");
+    drop(again);
+    // From now on the watch of its file offers it after each start, as ever.
+    let again = started(&folder, &memory);
+    assert_eq!(in_force(&again), Version::of(&PASS.bytes()));
+    again.offer_as("guest", b"garbage", Why::File).unwrap_err();
+    assert!(again.statuses().borrow()[0].note.as_ref().unwrap().contains("was refused: "));
+    drop(again);
+    fs::write(folder.join("guest.wasm"), DROP.bytes()).unwrap();
+    let again = started(&folder, &memory);
+    assert_eq!(in_force(&again), Version::of(&DROP.bytes()));
+    assert_eq!(again.statuses().borrow()[0].note, None);
+}
+
+#[test]
 fn a_version_is_named_by_digits_that_only_it_has() {
     let (folder, memory) = (Folder::new(), Arc::new(Kept::default()));
     fs::write(folder.join("guest.wasm"), PASS.bytes()).unwrap();

@@ -3,117 +3,169 @@
 //! connection itself is alive and well: the socket tells nothing of it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Bytes that are handed over at once. What is handed over waits outside of the body, where nobody
-/// sees whether it is taken, so it is little.
-const PIECE: usize = 16 << 10;
 /// How often it is looked at, for each time that a peer may take nothing.
 const LOOKS: u32 = 8;
-/// In place of the time since when a body waits for the peer.
-const WAITS_FOR_US: u64 = u64::MAX;
 
 /// The answers that are under way on one connection.
 pub(super) struct Answers {
     began: Instant,
-    /// Of each, since when it waits for the peer, in milliseconds since `began`.
-    since: Mutex<Vec<Weak<AtomicU64>>>,
+    all: Mutex<Vec<Weak<Taken>>>,
+}
+
+/// How far the peer has taken one answer.
+struct Taken {
+    began: Instant,
+    /// When it last took something, or was given something to take, in milliseconds since `began`.
+    last: AtomicU64,
+    /// Bytes that were handed over and are not taken.
+    waiting: AtomicU64,
+    /// There is nothing more to take yet: it waits for us.
+    idle: AtomicBool,
 }
 
 impl Answers {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), since: Mutex::default() })
+        Arc::new(Self { began: Instant::now(), all: Mutex::default() })
     }
 
     /// An answer's body, watched from now on.
-    pub(super) fn watch(self: &Arc<Self>, body: Body) -> Body {
+    pub(super) fn watch(&self, body: Body) -> Sent {
         // Nothing is asked of a body before the peer has room for it.
-        let since = Arc::new(AtomicU64::new(self.now()));
-        let mut all = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = Taken {
+            began: self.began,
+            last: AtomicU64::new(millis(self.began.elapsed())),
+            waiting: AtomicU64::new(0),
+            idle: AtomicBool::new(false),
+        };
+        let taken = Arc::new(taken);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.strong_count() > 0);
-        all.push(Arc::downgrade(&since));
-        drop(all);
-        Body::new(Watched { body, rest: Bytes::new(), answers: Arc::clone(self), since })
+        all.push(Arc::downgrade(&taken));
+        Sent { body, taken: Some(taken) }
     }
 
-    /// Waits until one of them has waited for the peer for so long.
+    /// Waits until of one of them the peer has taken nothing for so long.
     pub(super) async fn untaken(&self, patience: Duration) {
         let mut look = interval((patience / LOOKS).max(Duration::from_millis(1)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let patience = millis(patience);
         loop {
             look.tick().await;
-            let now = self.now();
-            let all = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-            let too_long = |since: &Weak<AtomicU64>| {
-                let Some(since) = since.upgrade() else { return false };
-                // One that waits for us has a time that never comes.
-                now.saturating_sub(since.load(Ordering::Relaxed)) >= patience
-            };
-            if all.iter().any(too_long) {
+            let now = millis(self.began.elapsed());
+            let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = all.iter().filter_map(Weak::upgrade);
+            if all.any(|taken| taken.is_awaited() && now.saturating_sub(taken.last()) >= patience) {
                 return;
             }
         }
     }
+}
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(WAITS_FOR_US - 1)
+impl Taken {
+    /// Whether it is for the peer to take something.
+    fn is_awaited(&self) -> bool {
+        !self.idle.load(Ordering::Relaxed) || self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Something was taken, or can be.
+    fn note(&self) {
+        self.last.store(millis(self.began.elapsed()), Ordering::Relaxed);
     }
 }
 
-/// A body that notes when it was asked for more.
-struct Watched {
-    body: Body,
-    /// What is left of the last frame.
-    rest: Bytes,
-    answers: Arc<Answers>,
-    since: Arc<AtomicU64>,
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl HttpBody for Watched {
-    type Data = Bytes;
+/// An answer's body as it goes to the peer.
+pub(super) struct Sent {
+    body: Body,
+    /// Over HTTP/1 the socket tells whether it is taken.
+    taken: Option<Arc<Taken>>,
+}
+
+impl Sent {
+    /// A body that nobody has to watch.
+    pub(super) fn unwatched(body: Body) -> Self {
+        Self { body, taken: None }
+    }
+}
+
+impl HttpBody for Sent {
+    type Data = Piece;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.since.store(WAITS_FOR_US, Ordering::Relaxed);
-        if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                },
-                end => return Poll::Ready(end),
-            }
+    ) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let Some(taken) = &self.taken {
+            taken.idle.store(frame.is_pending(), Ordering::Relaxed);
+            taken.note();
         }
-        let piece = PIECE.min(self.rest.len());
-        let piece = self.rest.split_to(piece);
-        self.since.store(self.answers.now(), Ordering::Relaxed);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        let taken = &self.taken;
+        frame.map(|next| {
+            next.map(|frame| frame.map(|frame| frame.map_data(|bytes| Piece::new(bytes, taken))))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, of_body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(of_body.lower().saturating_add(rest));
-        if let Some(upper) = of_body.upper() {
-            hint.set_upper(upper.saturating_add(rest));
+        self.body.size_hint()
+    }
+}
+
+/// Bytes that were handed over. They are advanced as the peer's window and its socket have room for
+/// them, so every byte that it takes is seen.
+pub(super) struct Piece {
+    bytes: Bytes,
+    taken: Option<Arc<Taken>>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, taken: &Option<Arc<Taken>>) -> Self {
+        if let Some(taken) = taken {
+            taken.waiting.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
-        hint
+        Self { bytes, taken: taken.clone() }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if let Some(taken) = &self.taken
+            && count > 0
+        {
+            taken.waiting.fetch_sub(count as u64, Ordering::Relaxed);
+            taken.note();
+        }
     }
 }
 
@@ -128,7 +180,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    async fn next(body: &mut Body) -> Option<Bytes> {
+    async fn next(body: &mut Sent) -> Option<Piece> {
         let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
         frame.unwrap().into_data().ok()
     }
@@ -139,41 +191,60 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_never_asked_for_is_noticed_and_one_that_is_taken_is_not() {
+    async fn an_answer_that_is_never_asked_for_is_noticed() {
         let answers = Answers::new();
-        let mut body = answers.watch(Body::from(vec![b'x'; 3 * PIECE]));
+        let body = answers.watch(Body::from("an answer"));
         advance(PATIENCE / 2).await;
-        assert_eq!(next(&mut body).await.unwrap().len(), PIECE);
-        advance(PATIENCE * 3 / 4).await;
-        assert!(!is_untaken(&answers).await, "it took a piece not long ago");
+        assert!(!is_untaken(&answers).await);
         advance(PATIENCE / 2).await;
         assert!(is_untaken(&answers).await);
-        assert_eq!(next(&mut body).await.unwrap().len(), PIECE);
-        assert!(!is_untaken(&answers).await);
         drop(body);
-        advance(PATIENCE * 2).await;
         assert!(!is_untaken(&answers).await, "it is gone");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_has_nothing_to_say_yet_waits_for_us() {
+    async fn who_takes_a_byte_now_and_then_is_waited_for_and_who_stops_is_not() {
         let answers = Answers::new();
-        let silent = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let mut body = answers.watch(Body::from(vec![b'x'; 1 << 20]));
+        let mut piece = next(&mut body).await.unwrap();
+        for _ in 0..20 {
+            advance(PATIENCE * 3 / 4).await;
+            assert!(!is_untaken(&answers).await, "it took a byte not long ago");
+            piece.advance(1);
+        }
+        advance(PATIENCE).await;
+        assert!(is_untaken(&answers).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_has_nothing_to_say_waits_for_us_once_all_is_taken() {
+        let answers = Answers::new();
+        let first = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from("xx"))]);
+        let silent = futures_util::StreamExt::chain(first, futures_util::stream::pending());
         let mut body = answers.watch(Body::from_stream(silent));
+        let mut piece = next(&mut body).await.unwrap();
         assert!(next(&mut body).now_or_never().is_none());
+        piece.advance(1);
+        advance(PATIENCE).await;
+        assert!(is_untaken(&answers).await, "there is a byte to take");
+        piece.advance(1);
         advance(PATIENCE * 10).await;
         assert!(!is_untaken(&answers).await);
     }
 
     #[tokio::test]
     async fn what_comes_out_is_what_went_in() {
-        let content: Vec<u8> = (0..PIECE * 2 + 7).map(|at| at as u8).collect();
-        let mut body = Answers::new().watch(Body::from(content.clone()));
-        assert_eq!(body.size_hint().exact(), Some(content.len() as u64));
-        let mut out = Vec::new();
-        while let Some(piece) = next(&mut body).await {
-            out.extend_from_slice(&piece);
+        let content: Vec<u8> = (0..=u8::MAX).cycle().take(40_000).collect();
+        for watched in [true, false] {
+            let body = Body::from(content.clone());
+            let answers = Answers::new();
+            let mut body = if watched { answers.watch(body) } else { Sent::unwatched(body) };
+            assert_eq!(body.size_hint().exact(), Some(content.len() as u64));
+            let mut out = Vec::new();
+            while let Some(mut piece) = next(&mut body).await {
+                out.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+            }
+            assert!(out == content && body.is_end_stream());
         }
-        assert!(out == content && body.is_end_stream());
     }
 }

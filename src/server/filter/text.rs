@@ -1,8 +1,11 @@
 //! Texts that are like something: SQL's LIKE, and regular expressions.
 
+mod loose;
+
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 
+use loose::Loose;
 use regex::{Regex, RegexBuilder};
 
 /// Bytes that a compiled regular expression may take.
@@ -25,8 +28,8 @@ pub(in crate::server) struct Like {
 enum Segment {
     /// Found in linear time, so that a large value costs what it takes to read it.
     Plain(String),
-    /// With a `_` in it, which is `None`.
-    Loose(Vec<Option<char>>),
+    /// With a `_` in it.
+    Loose(Loose),
 }
 
 impl Like {
@@ -80,23 +83,14 @@ impl Like {
 impl Segment {
     fn of(parts: Vec<Option<char>>) -> Self {
         let plain: Option<String> = parts.iter().copied().collect();
-        plain.map_or(Self::Loose(parts), Self::Plain)
+        plain.map_or_else(|| Self::Loose(Loose::of(parts)), Self::Plain)
     }
 
     /// Where it ends, if the text begins with it.
     fn at_start(&self, text: &str) -> Option<usize> {
         match self {
             Self::Plain(plain) => text.starts_with(&**plain).then_some(plain.len()),
-            Self::Loose(parts) => {
-                let mut letters = text.chars();
-                for part in parts {
-                    let letter = letters.next()?;
-                    if part.is_some_and(|own| own != letter) {
-                        return None;
-                    }
-                }
-                Some(text.len() - letters.as_str().len())
-            }
+            Self::Loose(loose) => loose.at_start(text),
         }
     }
 
@@ -104,19 +98,16 @@ impl Segment {
     fn find(&self, text: &str) -> Option<usize> {
         match self {
             Self::Plain(plain) => text.find(&**plain).map(|at| at + plain.len()),
-            Self::Loose(_) => {
-                let mut places = text.char_indices().map(|(at, _)| at);
-                places.find_map(|at| self.at_start(&text[at..]).map(|end| at + end))
-            }
+            Self::Loose(loose) => loose.find(text),
         }
     }
 
     fn is_at_end(&self, text: &str) -> bool {
         match self {
             Self::Plain(plain) => text.ends_with(&**plain),
-            Self::Loose(parts) => {
-                let mut places = text.char_indices().rev().skip(parts.len() - 1);
-                places.next().is_some_and(|(at, _)| self.at_start(&text[at..]).is_some())
+            Self::Loose(loose) => {
+                let mut places = text.char_indices().rev().skip(loose.parts.len() - 1);
+                places.next().is_some_and(|(at, _)| loose.at_start(&text[at..]).is_some())
             }
         }
     }

@@ -163,3 +163,35 @@ async fn an_answer_that_does_not_begin_in_time_is_a_failure_of_its_own() {
     assert!(output.error().await.contains("no headers within 20ms"));
     output.task.abort();
 }
+
+#[tokio::test]
+async fn an_answer_that_does_not_end_in_time_is_a_failure_of_its_own() {
+    let mut streams = Streams::new();
+    let receiver = Receiver::start(|_| Reply::Hang).await;
+    streams.commit("orders", &["a"]);
+    let output = Output::start(&streams, &receiver, "timeout = '20ms'\nheader_timeout = '1h'");
+    let error = output.error().await;
+    assert!(error.contains("no answer") && !error.contains("no headers"), "{error}");
+    output.task.abort();
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_in_time_is_a_failure_of_its_own() {
+    let mut streams = Streams::new();
+    // Nobody accepts, and the kernel's queue has room for one: further ones are never answered.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let queued = std::net::TcpStream::connect(address).unwrap();
+    streams.commit("orders", &["a"]);
+    let config = format!(
+        "name = 'billing'\nstreams = ['orders']\nurl = 'http://{address}/'\nsecret = '{SECRET}'\n\
+         allow_private = true\nconnect_timeout = '20ms'\ntimeout = '1h'"
+    );
+    let output = Output::with(&streams, &config);
+    let error = output.error().await;
+    assert!(error.contains("no answer"), "{error}");
+    output.task.abort();
+    drop(queued);
+}
