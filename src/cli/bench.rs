@@ -4,25 +4,28 @@
 //! of it, so every case reads the same stream. Each runs this program as a process of its own, so
 //! that processor time and memory are the case's alone; who receives the events is not counted.
 
+mod bars;
 mod cases;
+mod growth;
 mod latency;
 mod load;
 mod process;
 mod progress;
 mod receiver;
 mod report;
+mod slot;
 mod usage;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::Args;
-use tokio_postgres::{Client, NoTls};
+use serde_json::json;
+use tokio_postgres::Client;
 
 use super::Failure;
-use crate::cluster::{Cluster, Options};
 use crate::config::Config;
 use crate::config::finding::Finding;
 use crate::model::Lsn;
@@ -34,6 +37,7 @@ use process::{Process, free_port};
 use progress::Progress;
 use receiver::{Receiver, Unready};
 use report::{Row, Run};
+use slot::COPY;
 
 /// `walmill bench`
 #[derive(Debug, Args)]
@@ -41,10 +45,9 @@ pub(super) struct Arguments {
     /// Changes to make: inserts in transactions of 1, 100 and 100,000 rows, updates, deletes.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     rows: u64,
-    /// Measure each case so often, and print the median.
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    repeat: u32,
+    /// Measure each case so often, and print the median; once unless said, five times with --bars.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: Option<u32>,
     /// Measure only these cases, with commas between, beside `raw`.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     cases: Vec<Case>,
@@ -60,9 +63,20 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10, requires = "latency",
           value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Measure what is promised, and fail when a bar is missed.
+    #[arg(long, conflicts_with_all = ["cases", "latency"])]
+    bars: bool,
+    #[command(flatten)]
+    growth: growth::Arguments,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    fn repeat(&self) -> u32 {
+        self.repeat.unwrap_or(if self.bars { ROUNDS_OF_BARS } else { 1 })
+    }
 }
 
 /// The reader that throws away, as `walmill bench` starts it.
@@ -73,8 +87,8 @@ pub(super) struct ReaderArguments {
     changes: u64,
 }
 
-/// The slot that a case reads from.
-const COPY: &str = "walmill_bench_case";
+/// What a bar says is the median of so many.
+const ROUNDS_OF_BARS: u32 = 5;
 /// Between two looks at how far a case is.
 const GLANCE: Duration = Duration::from_millis(20);
 /// Without any progress for so long, a case hangs.
@@ -83,22 +97,49 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let failed = |error| Failure::run_time(Finding::error("bench", "", format!("{error:#}")));
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(error.into()))?;
-    let text = runtime.block_on(figures(arguments)).map_err(failed)?;
+    let Figures { text, missed } = runtime.block_on(figures(arguments)).map_err(failed)?;
     // A closed stdout is no reason to complain.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    match missed {
+        0 => Ok(()),
+        missed => Err(failed(anyhow!("{missed} of the bars are missed: see the table"))),
+    }
 }
 
 /// What is printed.
-async fn figures(arguments: &Arguments) -> anyhow::Result<String> {
+async fn figures(arguments: &Arguments) -> anyhow::Result<Figures> {
+    ensure!(cfg!(target_os = "linux"), "it reads what processes use from /proc: it needs Linux");
+    let mut missed = 0;
     let (told, text) = if arguments.latency {
         let latencies = latency::measure(&arguments.plugins, arguments.seconds).await?;
-        (serde_json::json!({ "latency": latencies }), latency::table(&latencies))
+        (json!({ "latency": latencies }), latency::table(&latencies))
+    } else if arguments.growth.growth {
+        let tables = growth::measure(&arguments.growth, &arguments.plugins).await?;
+        (json!({ "growth": tables }), growth::markdown(&tables))
+    } else if arguments.bars {
+        let rounds = measure(arguments).await?;
+        let judged = bars::judge(&rounds);
+        missed = bars::missed(&judged);
+        let rows = medians(&rounds);
+        let text = format!("{}\n{}", report::table(&rows), bars::table(&judged));
+        (json!({ "bars": judged, "rows": rows }), text)
     } else {
-        let rows = measure(arguments).await?;
-        (serde_json::json!({ "rows": rows }), report::table(&rows))
+        let rows = medians(&measure(arguments).await?);
+        (json!({ "rows": rows }), report::table(&rows))
     };
-    Ok(if arguments.json { format!("{told:#}\n") } else { text })
+    let text = if arguments.json { format!("{told:#}\n") } else { text };
+    Ok(Figures { text, missed })
+}
+
+/// What a bench has to say.
+struct Figures {
+    text: String,
+    /// How many bars.
+    missed: usize,
+}
+
+fn medians(rounds: &[Vec<Row>]) -> Vec<Row> {
+    rounds.iter().filter_map(|rows| Row::median(rows)).collect()
 }
 
 /// Reads, says so, and stays connected until its input ends: the walsender is looked at meanwhile.
@@ -114,20 +155,11 @@ pub(super) fn read(arguments: &ReaderArguments) -> Result<(), Failure> {
     })
 }
 
-async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
-    ensure!(cfg!(target_os = "linux"), "it reads what processes use from /proc: it needs Linux");
-    eprintln!("Starting a throw-away PostgreSQL …");
-    let options = Options::default()
-        .set("autovacuum", "off")
-        .set("max_wal_size", "16GB")
-        .set("checkpoint_timeout", "1d")
-        .set("wal_sender_timeout", "0");
-    let cluster = Cluster::start(&options)?;
-    let (database, connection) = tokio_postgres::connect(&cluster.url(), NoTls).await?;
-    tokio::spawn(connection);
+/// The runs of each case.
+async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Vec<Row>>> {
+    let (cluster, database) = slot::server().await?;
     database.batch_execute(load::SCHEMA).await?;
-    let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
-    database.execute(make, &[&load::SLOT]).await?;
+    slot::make(&database, load::SLOT).await?;
     let load = Load::new(arguments.rows);
     eprintln!("Making {} changes …", load.changes());
     let until = load.make(&database).await.context("make the changes")?;
@@ -147,10 +179,10 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Round by round, so that what changes on the machine meanwhile changes all cases alike.
-    async fn rounds(&self) -> anyhow::Result<Vec<Row>> {
+    async fn rounds(&self) -> anyhow::Result<Vec<Vec<Row>>> {
         let cases = self.chosen();
         let mut runs: Vec<Vec<Row>> = vec![Vec::new(); cases.len()];
-        for _ in 0..self.arguments.repeat {
+        for _ in 0..self.arguments.repeat() {
             let mut raw = None;
             for (case, rows) in cases.iter().zip(&mut runs) {
                 let changes = self.load.changes();
@@ -160,14 +192,16 @@ impl Bench<'_> {
                 rows.push(row);
             }
         }
-        Ok(runs.iter().filter_map(|rows| Row::median(rows)).collect())
+        Ok(runs)
     }
 
     /// The cases that were asked for and can be run; those that can't are named.
     fn chosen(&self) -> Vec<Case> {
         let asked = &self.arguments.cases;
         let named = |case: &Case| asked.iter().any(|asked| asked.name == case.name);
-        let chosen = |case: &Case| case.part == Part::Raw || asked.is_empty() || named(case);
+        let all = asked.is_empty() && !self.arguments.bars;
+        let barred = |case: &Case| self.arguments.bars && bars::CASES.contains(&case.name);
+        let chosen = |case: &Case| case.part == Part::Raw || all || named(case) || barred(case);
         let mut cases: Vec<_> = CASES.into_iter().filter(chosen).collect();
         cases.retain(|case| match case.missing(&self.arguments.plugins) {
             None => true,
@@ -199,7 +233,7 @@ impl Bench<'_> {
             Part::Raw => Process::reader(&parts, self.load.changes())?,
             Part::Journal | Part::Pipeline(_) => Process::walmill(&parts)?,
         };
-        let walsender = self.walsender(&mut process).await?;
+        let walsender = slot::walsender(self.database, &mut process).await?;
         let (began, before) = (Instant::now(), usage::of(process.id())?);
         receiver.connect(port, case.streams()).await?;
         let mut progress = Progress {
@@ -220,7 +254,7 @@ impl Bench<'_> {
         if case.output != Output::None {
             ensure!(received == events, "{received} events were received, and {events} sent");
         }
-        self.drop_copy().await?;
+        slot::discard(self.database).await?;
         Ok(Some(Run {
             seconds,
             cpu: after.cpu - before.cpu,
@@ -229,32 +263,6 @@ impl Bench<'_> {
             written: after.written,
             events,
         }))
-    }
-
-    /// Once its walsender has noticed that nobody reads any more.
-    async fn drop_copy(&self) -> anyhow::Result<()> {
-        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-                    WHERE slot_name = $1 AND NOT active";
-        while self.database.query_opt(drop, &[&COPY]).await?.is_none() {
-            tokio::time::sleep(GLANCE).await;
-        }
-        Ok(())
-    }
-
-    /// The process that serves the case's slot, once there is one.
-    async fn walsender(&self, process: &mut Process) -> anyhow::Result<u32> {
-        let ask = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
-        let ask = self.database.prepare(ask).await?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let pid: Option<i32> = self.database.query_one(&ask, &[&COPY]).await?.get(0);
-            match pid {
-                Some(pid) => return Ok(pid.unsigned_abs()),
-                None if Instant::now() > deadline => bail!("it does not connect"),
-                None => process.check()?,
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
     }
 }
 

@@ -23,7 +23,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::process::{Process, free_port};
 use super::receiver::{EVENT, hear, subscribe};
-use super::{GLANCE, PATIENCE, source};
+use super::{GLANCE, PATIENCE, slot, source};
 use crate::cluster::{Cluster, Options};
 
 const SCHEMA: &str = "
@@ -109,8 +109,7 @@ pub(super) async fn measure(plugins: &Path, seconds: u64) -> anyhow::Result<Vec<
     let (database, connection) = tokio_postgres::connect(&cluster.url(), NoTls).await?;
     tokio::spawn(connection);
     database.batch_execute(SCHEMA).await?;
-    let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
-    database.execute(make, &[&super::COPY]).await?;
+    slot::make(&database, slot::COPY).await?;
 
     let folder = tempfile::tempdir()?;
     let plugin = Plugin { path: folder.path().join("filter.wasm"), bytes: filter, versions: 0 };

@@ -93,7 +93,7 @@ impl Load {
 
 /// Runs the statement for each `i` from first to last, each time in a transaction of its own, on
 /// the server: our own round trips would take most of the time.
-async fn repeat(
+pub(super) async fn repeat(
     database: &Client,
     first: u64,
     last: u64,

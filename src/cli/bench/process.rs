@@ -9,11 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
 /// The hidden command that reads and throws away.
 pub(in crate::cli) const READER: &str = "read-and-throw-away";
+/// In its folder.
+const CONFIG: &str = "walmill.toml";
+const DATA: &str = "data";
 /// Lines of its log that are shown when it fails.
 const LAST_LINES: usize = 12;
 
@@ -27,10 +30,7 @@ impl Process {
     /// `walmill run` with this config.
     pub(super) fn walmill(config: &str) -> anyhow::Result<Self> {
         let (folder, config) = prepare(config)?;
-        let drain = ["--drain", "60s", "--log-format", "text"];
-        let mut command = program()?;
-        command.args(["run", "--config"]).arg(config).args(drain).stdout(Stdio::null());
-        Self::start(folder, command)
+        Self::start(folder, run(config)?)
     }
 
     /// The reader that throws away, until so many changes have come.
@@ -41,10 +41,20 @@ impl Process {
         Self::start(folder, command)
     }
 
-    fn start(folder: TempDir, mut command: Command) -> anyhow::Result<Self> {
-        let log = File::create(folder.path().join("log"))?;
-        let child = command.stdin(Stdio::piped()).stderr(log).spawn().context("start walmill")?;
+    fn start(folder: TempDir, command: Command) -> anyhow::Result<Self> {
+        let child = spawn(&folder, command)?;
         Ok(Self { folder, child })
+    }
+
+    /// `walmill run` once more, after its [`Self::end`], on what it has kept.
+    pub(super) fn again(&mut self) -> anyhow::Result<()> {
+        self.child = spawn(&self.folder, run(self.folder.path().join(CONFIG))?)?;
+        Ok(())
+    }
+
+    /// Where it keeps its data.
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().join(DATA)
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -71,6 +81,11 @@ impl Process {
 
     /// Asks for the end and waits for it.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.end().await
+    }
+
+    /// The same, and what it has kept stays.
+    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
         // The reader ends with its input; walmill has none.
         drop(self.child.stdin.take());
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
@@ -97,6 +112,18 @@ impl Drop for Process {
     }
 }
 
+fn run(config: PathBuf) -> std::io::Result<Command> {
+    let mut command = program()?;
+    let drain = ["--drain", "60s", "--log-format", "text"];
+    command.args(["run", "--config"]).arg(config).args(drain).stdout(Stdio::null());
+    Ok(command)
+}
+
+fn spawn(folder: &TempDir, mut command: Command) -> anyhow::Result<Child> {
+    let log = File::create(folder.path().join("log"))?;
+    command.stdin(Stdio::piped()).stderr(log).spawn().context("start walmill")
+}
+
 fn program() -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     // What the caller set for a walmill of his own is not meant for this one.
@@ -111,8 +138,8 @@ fn program() -> std::io::Result<Command> {
 /// A folder with the config, where walmill keeps its data, too.
 fn prepare(config: &str) -> anyhow::Result<(TempDir, PathBuf)> {
     let folder = tempfile::Builder::new().prefix("walmill-bench-").tempdir()?;
-    let path = folder.path().join("walmill.toml");
-    let data = folder.path().join("data");
+    let path = folder.path().join(CONFIG);
+    let data = folder.path().join(DATA);
     std::fs::write(&path, format!("{config}[store]\npath = '{}'\n", data.display()))?;
     Ok((folder, path))
 }
@@ -120,4 +147,10 @@ fn prepare(config: &str) -> anyhow::Result<(TempDir, PathBuf)> {
 /// A port that nobody listens on now.
 pub(super) fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Lets this process and those that it starts have as many sockets as the system allows.
+pub(super) fn raise_limit_of_files() -> std::io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }

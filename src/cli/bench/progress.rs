@@ -9,11 +9,11 @@ use tokio_postgres::Client;
 use super::cases::{Case, Output, Part};
 use super::process::Process;
 use super::receiver::Receiver;
-use super::{COPY, GLANCE, Load, PATIENCE};
+use super::{GLANCE, Load, PATIENCE, slot};
 use crate::model::Lsn;
 
 /// Between two questions to walmill.
-const ASK: Duration = Duration::from_millis(50);
+pub(super) const ASK: Duration = Duration::from_millis(50);
 
 /// A case under way.
 pub(super) struct Progress<'a> {
@@ -29,7 +29,7 @@ pub(super) struct Progress<'a> {
 
 /// What a pipeline has done.
 #[derive(Debug, Clone, Copy, Default)]
-struct Done {
+pub(super) struct Done {
     emitted: u64,
     dropped: u64,
     dead: u64,
@@ -40,14 +40,14 @@ impl Progress<'_> {
     pub(super) async fn end(&mut self) -> anyhow::Result<()> {
         match (self.case.part, self.case.output) {
             (Part::Raw, _) => self.process.line().await,
-            (Part::Journal, _) => self.wait(GLANCE, 1, async |this| this.confirmed().await).await,
+            (Part::Journal, _) => wait(self, GLANCE, 1, async |this| this.confirmed().await).await,
             (Part::Pipeline(_), Output::None) => {
                 let changes = self.load.changes();
-                self.wait(ASK, changes, async |this| Ok(this.pipeline().await?.changes())).await
+                wait(self, ASK, changes, async |this| Ok(this.pipeline().await?.changes())).await
             }
             (Part::Pipeline(_), _) => {
                 let events = self.load.kept(self.case.keeps());
-                self.wait(GLANCE, events, async |this| this.receiver.received().await).await
+                wait(self, GLANCE, events, async |this| this.receiver.received().await).await
             }
         }
     }
@@ -64,7 +64,7 @@ impl Progress<'_> {
             }
             Part::Pipeline(_) => {
                 let all = async |this: &mut Self| Ok(this.pipeline().await?.changes());
-                self.wait(ASK, changes, all).await?;
+                wait(self, ASK, changes, all).await?;
                 let (done, kept) = (self.pipeline().await?, self.load.kept(self.case.keeps()));
                 ensure!(
                     done.emitted == kept && done.changes() == changes && done.dead == 0,
@@ -75,64 +75,78 @@ impl Progress<'_> {
         }
     }
 
-    /// Waits until what is counted reaches `goal`; gives up when it stands still.
-    async fn wait(
-        &mut self,
-        pause: Duration,
-        goal: u64,
-        count: impl AsyncFn(&mut Self) -> anyhow::Result<u64>,
-    ) -> anyhow::Result<()> {
-        let (mut last, mut moved) = (0, Instant::now());
-        loop {
-            self.process.check()?;
-            let now = count(self).await?;
-            if now >= goal {
-                return Ok(());
-            }
-            if now != last {
-                (last, moved) = (now, Instant::now());
-            }
-            if moved.elapsed() > PATIENCE {
-                bail!("it stands still at {now} of {goal}:\n{}", self.process.last_words());
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// 1 once PostgreSQL was told that everything is on disk.
+    /// 1 once everything is on disk.
     async fn confirmed(&self) -> anyhow::Result<u64> {
-        let ask = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
-        let place: String = self.database.query_one(ask, &[&COPY]).await?.get(0);
-        Ok(u64::from(place.parse::<Lsn>()? > self.until))
+        Ok(slot::is_confirmed(self.database, self.until).await?.into())
     }
 
     async fn pipeline(&self) -> anyhow::Result<Done> {
-        let answer: Value = serde_json::from_str(&self.get("/api/v1/pipelines").await?)?;
-        let pipeline = &answer["pipelines"][0];
+        pipelines(self.port).await?.first().copied().context("there is no pipeline")
+    }
+
+    /// Changes that the source has received.
+    async fn received(&self) -> anyhow::Result<u64> {
+        let metrics = get(self.port, "/metrics").await?;
+        let name = "walmill_source_changes_total ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.context("no such metric")?.parse()?)
+    }
+}
+
+impl AsMut<Process> for Progress<'_> {
+    fn as_mut(&mut self) -> &mut Process {
+        self.process
+    }
+}
+
+/// Waits until what is counted reaches `goal`; gives up when it stands still.
+pub(super) async fn wait<T: AsMut<Process>>(
+    watched: &mut T,
+    pause: Duration,
+    goal: u64,
+    count: impl AsyncFn(&mut T) -> anyhow::Result<u64>,
+) -> anyhow::Result<()> {
+    let (mut last, mut moved) = (0, Instant::now());
+    loop {
+        watched.as_mut().check()?;
+        let now = count(watched).await?;
+        if now >= goal {
+            return Ok(());
+        }
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > PATIENCE {
+            let words = watched.as_mut().last_words();
+            bail!("it stands still at {now} of {goal}:\n{words}");
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What each pipeline of the walmill that listens here has done.
+pub(super) async fn pipelines(port: u16) -> anyhow::Result<Vec<Done>> {
+    let answer: Value = serde_json::from_str(&get(port, "/api/v1/pipelines").await?)?;
+    let pipelines = answer["pipelines"].as_array().context("a list of pipelines")?;
+    pipelines.iter().map(Done::of).collect()
+}
+
+async fn get(port: u16, path: &str) -> anyhow::Result<String> {
+    let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await?;
+    Ok(answer.error_for_status()?.text().await?)
+}
+
+impl Done {
+    fn of(pipeline: &Value) -> anyhow::Result<Self> {
         if let Some(why) = pipeline["stopped"].as_str() {
             bail!("the pipeline stopped: {why}");
         }
         let number = |name: &str| pipeline[name].as_u64().unwrap_or_default();
         let (emitted, dropped) = (number("emitted"), number("dropped"));
-        Ok(Done { emitted, dropped, dead: number("dead_letters") })
+        Ok(Self { emitted, dropped, dead: number("dead_letters") })
     }
 
-    /// Changes that the source has received.
-    async fn received(&self) -> anyhow::Result<u64> {
-        let metrics = self.get("/metrics").await?;
-        let name = "walmill_source_changes_total ";
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        Ok(line.context("no such metric")?.parse()?)
-    }
-
-    async fn get(&self, path: &str) -> anyhow::Result<String> {
-        let answer = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await?;
-        Ok(answer.error_for_status()?.text().await?)
-    }
-}
-
-impl Done {
-    fn changes(self) -> u64 {
+    pub(super) fn changes(self) -> u64 {
         self.emitted + self.dropped + self.dead
     }
 }

@@ -1,5 +1,6 @@
 //! Who receives the events: a client, an endpoint, a broker. They count, and are not measured.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -106,9 +107,9 @@ impl Receiver {
         streams: &'static [&'static str],
     ) -> anyhow::Result<()> {
         if let Self::WebSocket { received, reading } = self {
-            let socket = spawn_blocking(move || subscribe(port, streams)).await??;
+            let mut socket = spawn_blocking(move || subscribe(port, streams)).await??;
             let received = Arc::clone(received);
-            *reading = Some(spawn_blocking(move || count(socket, &received)));
+            *reading = Some(spawn_blocking(move || count(&mut socket, &received).map(drop)));
         }
         Ok(())
     }
@@ -184,16 +185,23 @@ pub(super) fn hear(socket: &mut WebSocket<TcpStream>, text: &str) -> anyhow::Res
     }
 }
 
-/// Counts events until the server says goodbye.
-fn count(mut socket: WebSocket<TcpStream>, received: &AtomicU64) -> anyhow::Result<()> {
+/// Counts events until the server says goodbye, or, where the socket doesn't wait, as long as some
+/// are there. Whether more may come.
+pub(super) fn count(
+    socket: &mut WebSocket<TcpStream>,
+    received: &AtomicU64,
+) -> anyhow::Result<bool> {
     loop {
         match socket.read() {
             Ok(Message::Text(text)) if text.starts_with(EVENT) => {
                 received.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(Message::Text(text)) => hear(&mut socket, &text)?,
-            Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed) => return Ok(()),
+            Ok(Message::Text(text)) => hear(socket, &text)?,
+            Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed) => return Ok(false),
             Ok(_) => {}
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                return Ok(true);
+            }
             Err(error) => return Err(error).context("read a WebSocket"),
         }
     }

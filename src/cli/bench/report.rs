@@ -60,16 +60,26 @@ impl Row {
         }
     }
 
+    pub(super) fn case(&self) -> &'static str {
+        self.case
+    }
+
     pub(super) fn cpu_per_million(&self) -> f64 {
         self.cpu_per_million
+    }
+
+    pub(super) fn ratio_to_walsender(&self) -> f64 {
+        self.ratio_to_walsender
+    }
+
+    pub(super) fn peak_memory_bytes(&self) -> u64 {
+        self.peak_memory_bytes
     }
 
     /// The median of each figure of the same case.
     pub(super) fn median(runs: &[Self]) -> Option<Self> {
         let float = |figure: fn(&Self) -> f64| {
-            let mut figures: Vec<_> = runs.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures[figures.len() / 2]
+            median(runs.iter().map(figure).collect()).unwrap_or_default()
         };
         let whole = |figure: fn(&Self) -> u64| {
             let mut figures: Vec<_> = runs.iter().map(figure).collect();
@@ -88,6 +98,12 @@ impl Row {
             ..first.clone()
         })
     }
+}
+
+/// The one in the middle.
+pub(super) fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
 }
 
 /// Of a load too small to be measured there is none.
