@@ -12,7 +12,7 @@ use walmill::server::filter::Filter;
 const SUBSCRIBERS: usize = 10_000;
 
 fn event() -> EventRecord {
-    let json = r#"{"specversion":"1.0","source":"/walmill/7/1","id":"0/1/0","type":"walmill.row.insert","subject":"public.orders/7","time":"2026-11-24T03:07:13.123456Z","datacontenttype":"application/json","lsn":"0/1","xid":"735","partitionkey":"public.orders/7","stream":"orders","data":{"schema":"public","table":"orders","op":"insert","key":{"id":7},"record":{"id":7,"customer":4711,"country":"NZ","status":"paid","total":"129.90","note":"leave it at the door, please","created":"2026-11-24T03:07:13.123456Z"},"old_record":null,"unchanged":[]}}"#;
+    let json = r#"{"specversion":"1.0","source":"/walmill/7/1","id":"0/1/0","type":"walmill.row.insert","subject":"public.orders/7","time":"2026-11-24T03:07:13.123456Z","datacontenttype":"application/json","lsn":"0/1","xid":"735","partitionkey":"public.orders/7","stream":"orders","data":{"schema":"public","table":"orders","op":"insert","key":{"id":7},"record":{"id":7,"customer":4711,"country":"NZ","status":"paid","total":129.90,"note":"leave it at the door, please","created":"2026-11-24T03:07:13.123456Z"},"old_record":null,"unchanged":[]}}"#;
     let key = Bytes::from_static(b"public.orders/7");
     EventRecord { offset: Offset::START, key, json: Bytes::from_static(json.as_bytes()) }
 }
