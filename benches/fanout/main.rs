@@ -4,6 +4,10 @@
 //!
 //!     cargo bench --bench fanout                    # all of it
 //!     cargo bench --bench fanout -- deliveries      # or deliveries, memory, filters, latency
+//!     cargo bench --bench fanout -- deliveries 100 1000 fast
+//!                                                   # so many subscribers, one pace
+//!
+//! Where there is no nats-server, it says so and goes on without.
 //!
 //! `WALMILL_PROGRAM` names another walmill, to compare two of them.
 //!
@@ -26,11 +30,16 @@ use usage::{Usage, now};
 
 const SUBSCRIBERS: [usize; 4] = [1, 100, 1_000, 10_000];
 /// How events come.
-const PACES: [Pace; 3] = [
-    Pace { name: "one by one", burst: 1, window: 1 },
-    Pace { name: "one each, 64 under way", burst: 1, window: 64 },
-    Pace { name: "100 together", burst: 100, window: 2 },
+const PACES: [Pace; 4] = [
+    Pace { word: "steady", name: "single, steady", burst: 1, window: 1, steady: true },
+    Pace { word: "alone", name: "single, one by one", burst: 1, window: 1, steady: false },
+    Pace { word: "fast", name: "single, 64 under way", burst: 1, window: 64, steady: false },
+    Pace { word: "bursts", name: "100 together", burst: 100, window: 2, steady: false },
 ];
+/// Deliveries of a second at a steady pace, which leaves both servers idle for most of the time.
+const STEADY: usize = 10_000;
+/// Events of a second at a steady pace, however few subscribers there are.
+const STEADY_EVENTS: usize = 100;
 /// How long one case sends.
 const TIME: Duration = Duration::from_secs(3);
 const IDLE: usize = 10_000;
@@ -47,13 +56,11 @@ fn main() -> anyhow::Result<()> {
         return load::main(rest);
     }
     usage::raise_limit_of_files()?;
-    let wanted = |name: &str| {
-        let mut named = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-        named.peek().is_none() || named.any(|argument| argument == name)
-    };
+    let wanted =
+        |name: &str| only(&arguments, &["deliveries", "memory", "filters", "latency"], name);
     tokio::runtime::Runtime::new()?.block_on(async {
         if wanted("deliveries") {
-            deliveries().await?;
+            deliveries(&arguments).await?;
         }
         if wanted("memory") {
             memory().await?;
@@ -68,21 +75,44 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
+/// Whether the arguments name this one of its kind, or none of them.
+fn only(arguments: &[String], kind: &[&str], name: &str) -> bool {
+    let mut named =
+        arguments.iter().filter(|argument| kind.contains(&argument.as_str())).peekable();
+    named.peek().is_none() || named.any(|argument| argument == name)
+}
+
 /// How events come.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
+    /// As an argument.
+    word: &'static str,
     name: &'static str,
     /// Events of a transaction, or of a publisher's write.
     burst: u32,
     /// Bursts that may be under way.
-    window: usize,
+    window: u32,
+    /// At a rate that leaves the server idle in between, instead of as fast as it goes.
+    steady: bool,
+}
+
+impl Pace {
+    /// Time from one burst to the next.
+    fn period(&self, subscribers: usize) -> Option<Duration> {
+        let events = (STEADY / subscribers).clamp(1, STEADY_EVENTS);
+        self.steady.then(|| Duration::from_secs(1).div_f64(events as f64))
+    }
 }
 
 /// Both servers, fresh, one after the other.
 async fn servers() -> anyhow::Result<[Option<Server>; 2]> {
     let mut walmill = Server::walmill().await?;
     let event = walmill.one_text().await?;
-    Ok([Some(walmill), Server::nats(&event).await?])
+    let nats = Server::nats(&event).await?;
+    if nats.is_none() {
+        println!("nats-server is not installed: there is nothing to compare with");
+    }
+    Ok([Some(walmill), nats])
 }
 
 /// What a case took.
@@ -97,15 +127,20 @@ struct Sent {
 async fn send(
     server: &mut Server,
     load: &mut Load,
-    Pace { burst, window, .. }: Pace,
+    pace: Pace,
     plan: &Plan,
 ) -> anyhow::Result<Sent> {
+    let Pace { burst, window, .. } = pace;
     // The first one makes all buffers and paths warm.
     server.send(burst, plan.subscribers).await?;
     load.next()?;
     let before = Usage::of(server.process(), server.serving)?;
     let (start, mut sent, mut came) = (Instant::now(), 0, 0);
+    let period = pace.period(plan.subscribers);
     while start.elapsed() < TIME {
+        if let Some(period) = period {
+            tokio::time::sleep_until((start + period * sent).into()).await;
+        }
         server.send(burst, plan.subscribers).await?;
         sent += 1;
         if sent - came == window {
@@ -118,38 +153,65 @@ async fn send(
     }
     let usage = Usage::of(server.process(), server.serving)?.since(before);
     Ok(Sent {
-        deliveries: plan.burst * sent as u64,
-        events: u64::from(burst) * sent as u64,
+        deliveries: plan.burst * u64::from(sent),
+        events: u64::from(burst) * u64::from(sent),
         took: start.elapsed(),
         usage,
     })
 }
 
-async fn deliveries() -> anyhow::Result<()> {
+async fn deliveries(arguments: &[String]) -> anyhow::Result<()> {
+    let counts = SUBSCRIBERS.map(|count| count.to_string());
+    let counts = counts.each_ref().map(String::as_str);
+    let paces = PACES.map(|pace| pace.word);
     println!("\nDeliveries to WebSocket subscribers of all events\n");
     println!(
         "{:<12} {:>11}  {:<22} {:>14} {:>18} {:>18}",
         "server", "subscribers", "events", "deliveries/s", "per CPU-second", "per serving CPU-s"
     );
-    for mut server in servers().await?.into_iter().flatten() {
-        for subscribers in SUBSCRIBERS {
-            for pace in PACES {
-                let deliveries = subscribers as u64 * u64::from(pace.burst);
-                let (port, to) = (server.port, server.everything());
-                let plan = Plan { port, subscribers, burst: deliveries, to };
-                let mut load = Load::start(&plan)?;
-                let sent = send(&mut server, &mut load, pace, &plan).await?;
-                let per = |time: Duration| sent.deliveries as f64 / time.as_secs_f64();
-                println!(
-                    "{:<12} {subscribers:>11}  {:<22} {:>14.0} {:>18.0} {:>18.0}",
-                    server.name,
-                    pace.name,
-                    per(sent.took),
-                    per(sent.usage.all),
-                    per(sent.usage.serving)
-                );
+    let mut servers = servers().await?;
+    for subscribers in SUBSCRIBERS {
+        for pace in PACES {
+            if only(arguments, &counts, &subscribers.to_string())
+                && only(arguments, &paces, pace.word)
+            {
+                compare(&mut servers, subscribers, pace).await?;
             }
         }
+    }
+    Ok(())
+}
+
+/// One case with each server, and how the first does beside the second.
+async fn compare(
+    servers: &mut [Option<Server>; 2],
+    subscribers: usize,
+    pace: Pace,
+) -> anyhow::Result<()> {
+    let mut figures = Vec::new();
+    for server in servers.iter_mut().flatten() {
+        let deliveries = subscribers as u64 * u64::from(pace.burst);
+        let (port, to) = (server.port, server.everything());
+        let plan = Plan { port, subscribers, burst: deliveries, to };
+        let mut load = Load::start(&plan)?;
+        let sent = send(server, &mut load, pace, &plan).await?;
+        let per = |time: Duration| sent.deliveries as f64 / time.as_secs_f64();
+        let each = [per(sent.took), per(sent.usage.all), per(sent.usage.serving)];
+        let [second, all, serving] = each;
+        let name = server.name;
+        println!(
+            "{name:<12} {subscribers:>11}  {:<22} {second:>14.0} {all:>18.0} {serving:>18.0}",
+            pace.name
+        );
+        figures.push(each);
+    }
+    if let [ours, theirs] = figures.as_slice() {
+        let [second, all, serving] = std::array::from_fn(|at| ours[at] / theirs[at]);
+        let what = "ratio";
+        println!(
+            "{what:<12} {subscribers:>11}  {:<22} {second:>14.2} {all:>18.2} {serving:>18.2}",
+            pace.name
+        );
     }
     Ok(())
 }
