@@ -69,7 +69,7 @@ impl Topic {
             Self::Plugins => "filters that each keep every row",
             Self::Streams => "streams that a route fills",
             Self::Subscribers => "WebSocket clients of one stream",
-            Self::Journal | Self::Restart => "rows in the journal, MB",
+            Self::Journal | Self::Restart => "data folder, MB",
         }
     }
 
@@ -82,8 +82,8 @@ impl Topic {
         }
     }
 
-    /// How its cost may grow. A row in a large transaction costs no more than in a small one, so that
-    /// the transaction costs in proportion to its rows.
+    /// How its cost may grow. A row in a large transaction costs no more than in a small one, so
+    /// that the transaction costs in proportion to its rows.
     pub(super) fn limit(self) -> Limit {
         match self {
             Self::TransactionSize | Self::Journal | Self::Restart => Limit::Flat,
