@@ -97,7 +97,7 @@ impl Topic {
             Self::TransactionSize => &[1, 10, 100, 1_000, 10_000, 100_000, 1_000_000],
             Self::Pipelines => &[1, 2, 4, 8, 16, 32],
             Self::Plugins => &[0, 1, 2, 4, 8, 16],
-            Self::Streams => &[1, 10, 100, 1_000, 10_000],
+            Self::Streams => &[1, 10, 100, 1_000],
             Self::Subscribers => &[1, 10, 100, 1_000, 2_000],
             Self::Journal | Self::Restart => &super::journal::SIZES,
         }
