@@ -3,24 +3,21 @@
 //!
 //! Two benchmarks share it: `rows` times it, `instructions` counts its instructions.
 
+pub mod subscribers;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tempfile::TempDir;
 use walmill::metrics::Metrics;
-use walmill::model::{
-    Column, EventRecord, EventsBuilder, Kind, Lsn, Offset, Relation, ReplicaIdentity,
-};
+use walmill::model::{Column, Kind, Relation, ReplicaIdentity};
 use walmill::pipeline::boundary::Boundary;
 use walmill::pipeline::fuzz;
 use walmill::plugin::golden::CaseTable;
 use walmill::plugin::registry::load_alone;
 use walmill::plugin::{Config, Engine};
-use walmill::server::fanout::Index;
-use walmill::server::filter::Filter;
 use walmill::source::fuzz::receive;
-use walmill::store::{self, Outcome, Store};
+use walmill::store::{self, Store};
 
 /// Rows in one round of every workload.
 pub const ROWS: usize = 10_000;
@@ -105,55 +102,12 @@ fn plugin() -> Option<Round> {
 
 /// Each event finds ten of 100,000 subscribers.
 fn index() -> Option<Round> {
-    let mut index = Index::default();
-    for subscriber in 0..100_000 {
-        let customer = subscriber / 10;
-        let text = match subscriber % 2 {
-            0 => format!("customer=eq.{customer}"),
-            _ => format!("customer=eq.{customer},total=gt.{}", subscriber % 10),
-        };
-        index.insert(&Filter::read([text.as_str()], "filter").expect("a filter"), subscriber);
-    }
-    let (event, mut found) = (event(), Vec::new());
+    let (mut index, event, mut found) = (subscribers::many(), subscribers::event(), Vec::new());
     Some(Box::new(move || {
         for _ in 0..ROWS {
             assert_eq!(index.find(&event, &mut found).map(<[usize]>::len), Some(10));
         }
     }))
-}
-
-/// Events into a stream, and the pipeline's cursor with them, in commits of a thousand; the syncs
-/// are others' work.
-#[allow(dead_code, reason = "its instructions are not counted: it has threads and a disk")]
-pub fn store() -> Round {
-    const IN_COMMIT: usize = 1_000;
-    let (folder, store) = open_store();
-    let (event, mut commit) = (event(), 0);
-    Box::new(move || {
-        let _kept = &folder;
-        for _ in 0..ROWS / IN_COMMIT {
-            commit += 1;
-            let mut events = EventsBuilder::default();
-            for ordinal in 0..IN_COMMIT as u32 {
-                let offset = Offset::new(Lsn(commit), ordinal);
-                let (key, json) = (&event.key, &event.json);
-                events.push(offset, |out| out.extend(key), |out| out.extend_from_slice(json));
-            }
-            let outcome = Outcome {
-                pipeline: "people".into(),
-                cursor: Offset::end_of(Lsn(commit)),
-                events: vec![("people".into(), events.finish())],
-                ..Outcome::default()
-            };
-            store.commit(outcome).expect("a store that takes it");
-        }
-    })
-}
-
-fn event() -> EventRecord {
-    let json = r#"{"specversion":"1.0","source":"/walmill/7/1","id":"0/1/0","type":"walmill.row.insert","subject":"public.orders/7","time":"2026-11-24T03:07:13.123456Z","datacontenttype":"application/json","lsn":"0/1","xid":"735","partitionkey":"public.orders/7","stream":"orders","data":{"schema":"public","table":"orders","op":"insert","key":{"id":7},"record":{"id":7,"customer":4711,"country":"NZ","status":"paid","total":129.90,"note":"leave it at the door, please","created":"2026-11-24T03:07:13.123456Z"},"old_record":null,"unchanged":[]}}"#;
-    let key = Bytes::from_static(b"public.orders/7");
-    EventRecord { offset: Offset::START, key, json: Bytes::from_static(json.as_bytes()) }
 }
 
 /// A value as PostgreSQL writes it.
@@ -228,7 +182,8 @@ fn relation() -> Relation {
     }
 }
 
-fn open_store() -> (TempDir, Store) {
+/// An empty store.
+pub fn open_store() -> (TempDir, Store) {
     let folder = folder();
     let config = store::Config { path: folder.path().join("data"), ..store::Config::default() };
     let store = Store::open(&config, Arc::new(Metrics::new())).expect("a store");

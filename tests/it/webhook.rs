@@ -11,7 +11,7 @@ mod schedule;
 mod tls;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ async fn after_a_restart_nothing_is_missing_and_what_comes_again_has_the_same_id
     let flag = healed.clone();
     let receiver = Receiver::start(move |request| {
         let dead = request.event("subject") == "dead";
-        let healed = flag.load(std::sync::atomic::Ordering::SeqCst);
+        let healed = flag.load(SeqCst);
         Reply::Status(if dead && !healed { 500 } else { 200 })
     })
     .await;
@@ -210,7 +210,7 @@ async fn after_a_restart_nothing_is_missing_and_what_comes_again_has_the_same_id
 
     let mut streams = streams.reopen();
     assert_eq!(streams.checkpoint("orders"), delivered.last().copied());
-    healed.store(true, std::sync::atomic::Ordering::SeqCst);
+    healed.store(true, SeqCst);
     let new = streams.commit("orders", &["dead", "b"]);
     let first_run = receiver.taken().len();
     let output = Output::start(&streams, &receiver, "");
@@ -280,7 +280,7 @@ async fn a_letter_is_delivered_again_under_its_id_and_goes_only_when_it_is_taken
     let mut streams = Streams::new();
     let healed = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let flag = healed.clone();
-    let receiver = Receiver::start(move |_| match flag.load(std::sync::atomic::Ordering::SeqCst) {
+    let receiver = Receiver::start(move |_| match flag.load(SeqCst) {
         true => Reply::Status(200),
         false => Reply::Full(422, "X-Seen: b3ar3r-t0ken\r\n".into(), "b3ar3r-t0ken?".into()),
     })
@@ -306,7 +306,7 @@ async fn a_letter_is_delivered_again_under_its_id_and_goes_only_when_it_is_taken
         assert_eq!(request.headers["authorization"], "***");
         assert_eq!((response.body.as_str(), &*response.headers["x-seen"]), ("***?", "***"));
     }
-    healed.store(true, std::sync::atomic::Ordering::SeqCst);
+    healed.store(true, SeqCst);
     retry();
     until("it is taken", || letter().is_none()).await;
     output.stop().await;
@@ -402,56 +402,6 @@ async fn strict_order_sends_a_stream_one_event_after_the_other() {
     output.stop().await;
     let taken: Vec<String> = receiver.taken().iter().map(|r| r.id().to_owned()).collect();
     assert_eq!(taken, ids(&sent));
-}
-
-#[tokio::test]
-async fn a_new_stream_that_fits_the_pattern_is_delivered_from_its_beginning() {
-    let mut streams = Streams::new();
-    let receiver = Receiver::start(|_| Reply::Status(200)).await;
-    let old = streams.commit("orders.eu", &["a"]);
-    let config = format!(
-        "name = 'billing'\nstreams = ['orders.*']\nurl = '{}'\nsecret = '{SECRET}'\n\
-         allow_private = true\nfrom = 'latest'",
-        receiver.url()
-    );
-    let output = Output::with(&streams, &config);
-    until("it has begun", || streams.checkpoint("orders.eu") == old.last().copied()).await;
-    streams.commit("orders.us", &["b"]);
-    streams.commit("posts", &["not wanted"]);
-    streams.commit("orders.eu", &["c"]);
-    until("both have come", || receiver.taken().len() == 2).await;
-    output.stop().await;
-    let came: HashSet<_> = receiver.requests().iter().map(|r| r.event("subject")).collect();
-    assert_eq!(came, HashSet::from(["b".to_owned(), "c".to_owned()]));
-}
-
-#[tokio::test]
-async fn a_new_stream_whose_receiver_is_away_is_kept_and_delivered_from_its_beginning() {
-    let mut streams = Streams::kept_for(Period::from_millis(1));
-    let up = Arc::new(AtomicBool::new(false));
-    let is_up = up.clone();
-    let receiver =
-        Receiver::start(move |_| Reply::Status(if is_up.load(SeqCst) { 200 } else { 503 })).await;
-    let config = format!(
-        "name = 'billing'\nstreams = ['orders.*']\nurl = '{}'\nsecret = '{SECRET}'\n\
-         allow_private = true\nfrom = 'latest'\nretry = {{ initial = '10ms' }}",
-        receiver.url()
-    );
-    let old = streams.commit("orders.eu", &["old"]);
-    let output = Output::with(&streams, &config);
-    until("it has begun", || streams.checkpoint("orders.eu") == old.last().copied()).await;
-    for key in ["a", "b"] {
-        streams.commit("orders.us", &[key]);
-        streams.commit("posts", &[key]);
-    }
-    until("it was tried", || !receiver.requests().is_empty()).await;
-    streams.store.retain_now().expect("what is old goes");
-    assert!(streams.store.stream("posts").expect("a stream").purged() > Offset::START);
-    output.stop().await;
-    up.store(true, SeqCst);
-    let output = Output::with(&streams, &config);
-    until("both have come", || receiver.taken().len() == 2).await;
-    output.stop().await;
 }
 
 #[tokio::test]

@@ -46,10 +46,12 @@ impl Room {
 }
 
 impl Share {
-    /// A page as it was made. It needs less than a full one, or more: its last event may be large.
+    /// A page as it was made. It needs less than a full one, or more: its last event may be large,
+    /// so large even that it takes all the memory that there is for pages.
     pub(super) fn hold(mut self, mut json: Vec<u8>, place: Place) -> Result<Body, Problem> {
         json.shrink_to_fit();
         let (has, needs) = (self.permits.num_permits(), json.capacity().div_ceil(UNIT));
+        let needs = needs.min(MOST / UNIT);
         if needs > has {
             self.permits.merge(take(&self.of, (needs - has) * UNIT)?);
         } else {
@@ -142,6 +144,9 @@ mod tests {
         let large = room.share().ok().unwrap().hold(vec![b'x'; 3 * FULL], place());
         assert!(large.is_err());
         pages.clear();
+        let largest = room.share().ok().unwrap().hold(vec![b'x'; MOST + FULL], place());
+        assert!(largest.is_ok() && room.share().is_err(), "alone it has all of it");
+        drop(largest);
         assert_eq!(room.0.available_permits(), MOST / UNIT);
     }
 }

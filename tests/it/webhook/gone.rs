@@ -1,8 +1,6 @@
 //! A receiver that says that it is gone: nothing is sent until a person wants it.
 
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::support::process::Walmill;
@@ -46,13 +44,7 @@ fn output(of: &Walmill, arguments: &[&str]) -> (i32, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_stays_disabled_through_restarts_until_a_person_enables_it() {
-    let back = Arc::new(AtomicBool::new(false));
-    let is_back = Arc::clone(&back);
-    let receiver = Receiver::start(move |_| match is_back.load(Ordering::Relaxed) {
-        true => Reply::Status(204),
-        false => Reply::Status(410),
-    })
-    .await;
+    let (receiver, back) = Receiver::away(410).await;
     let cluster = cluster();
     let database = connect(&cluster).await;
     execute(&database, "CREATE TABLE orders (id bigint PRIMARY KEY)").await;
@@ -61,7 +53,7 @@ async fn an_output_stays_disabled_through_restarts_until_a_person_enables_it() {
     execute(&database, "INSERT INTO orders VALUES (1)").await;
     let is_disabled = |answer: &serde_json::Value| answer["outputs"][0]["disabled"].is_object();
     walmill.wait_for("/api/v1/outputs", is_disabled).await;
-    back.store(true, Ordering::Relaxed);
+    back.store(true, SeqCst);
     // Whatever ends it, and whatever comes meanwhile.
     for row in 2..=3 {
         if row == 2 {

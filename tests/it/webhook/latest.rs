@@ -1,8 +1,5 @@
 //! Where an output with `from = "latest"` begins, and that it skips nothing once it has begun.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::*;
 use crate::support::process::Walmill;
 use crate::support::{cluster, connect, execute};
@@ -47,6 +44,41 @@ async fn a_stream_that_was_made_while_a_latest_output_was_stopped_is_delivered_w
 }
 
 #[tokio::test]
+async fn a_stream_that_is_made_while_a_latest_output_runs_is_delivered_whole() {
+    let mut streams = Streams::new();
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let old = streams.commit("orders.eu", &["old"]);
+    let output = latest(&streams, &receiver, "['orders.*']");
+    until("it has begun", || streams.checkpoint("orders.eu") == old.last().copied()).await;
+    streams.commit("orders.us", &["b"]);
+    streams.commit("posts", &["not wanted"]);
+    streams.commit("orders.eu", &["c"]);
+    assert_eq!(come(&receiver, 2).await, ["b", "c"]);
+    output.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_stream_is_kept_while_the_receiver_is_away_and_delivered_whole() {
+    let mut streams = Streams::kept_for(Period::from_millis(1));
+    let (receiver, back) = Receiver::away(503).await;
+    let old = streams.commit("orders.eu", &["old"]);
+    let output = latest(&streams, &receiver, "['orders.*']");
+    until("it has begun", || streams.checkpoint("orders.eu") == old.last().copied()).await;
+    for key in ["a", "b"] {
+        streams.commit("orders.us", &[key]);
+        streams.commit("posts", &[key]);
+    }
+    until("it was tried", || !receiver.requests().is_empty()).await;
+    streams.store.retain_now().expect("what is old goes");
+    assert!(streams.store.stream("posts").expect("a stream").purged() > Offset::START);
+    output.stop().await;
+    back.store(true, SeqCst);
+    let output = latest(&streams, &receiver, "['orders.*']");
+    assert_eq!(come(&receiver, 2).await, ["a", "b"]);
+    output.stop().await;
+}
+
+#[tokio::test]
 async fn an_output_that_begins_before_there_is_any_stream_skips_nothing() {
     let streams = Streams::new();
     let receiver = Receiver::start(|_| Reply::Status(200)).await;
@@ -61,13 +93,7 @@ async fn an_output_that_begins_before_there_is_any_stream_skips_nothing() {
 #[tokio::test]
 async fn what_comes_while_a_latest_output_is_disabled_is_kept_and_delivered() {
     let mut streams = Streams::kept_for(Period::from_millis(1));
-    let back = Arc::new(AtomicBool::new(false));
-    let is_back = Arc::clone(&back);
-    let receiver = Receiver::start(move |_| match is_back.load(Ordering::Relaxed) {
-        true => Reply::Status(200),
-        false => Reply::Status(410),
-    })
-    .await;
+    let (receiver, back) = Receiver::away(410).await;
     let old = streams.commit("orders.eu", &["old"]);
     let output = latest(&streams, &receiver, "['orders.*']");
     until("it has begun", || streams.checkpoint("orders.eu") == old.last().copied()).await;
@@ -88,7 +114,7 @@ async fn what_comes_while_a_latest_output_is_disabled_is_kept_and_delivered() {
     let streams = streams.reopen();
     let output = latest(&streams, &receiver, "['orders.*']");
     until("it is disabled still", || output.status.borrow().disabled.is_some()).await;
-    back.store(true, Ordering::Relaxed);
+    back.store(true, SeqCst);
     assert!(streams.store.enable("billing").expect("a store that works"));
     assert_eq!(come(&receiver, 3).await, ["a", "b", "c"]);
     output.stop().await;
@@ -159,13 +185,7 @@ from = "latest"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_loses_nothing_of_what_came_while_a_latest_output_was_disabled() {
-    let back = Arc::new(AtomicBool::new(false));
-    let is_back = Arc::clone(&back);
-    let receiver = Receiver::start(move |_| match is_back.load(Ordering::Relaxed) {
-        true => Reply::Status(204),
-        false => Reply::Status(410),
-    })
-    .await;
+    let (receiver, back) = Receiver::away(410).await;
     let cluster = cluster();
     let database = connect(&cluster).await;
     execute(&database, "CREATE TABLE orders (id bigint PRIMARY KEY)").await;
@@ -183,7 +203,7 @@ async fn a_kill_loses_nothing_of_what_came_while_a_latest_output_was_disabled() 
     walmill.launch();
     walmill.ready().await;
     walmill.wait_for("/api/v1/outputs", is_disabled).await;
-    back.store(true, Ordering::Relaxed);
+    back.store(true, SeqCst);
     let url = walmill.url("/api/v1/outputs/billing/enable");
     let enabled = reqwest::Client::new().post(url).send().await.expect("an answer");
     assert_eq!(enabled.status(), 200);

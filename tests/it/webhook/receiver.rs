@@ -1,6 +1,7 @@
 //! A webhook receiver on a real socket that answers, or fails to, as a test says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -73,9 +74,20 @@ pub struct Receiver {
     task: tokio::task::JoinHandle<()>,
 }
 
+/// Whether a receiver that was away is back.
+pub type Back = Arc<AtomicBool>;
+
 type Script = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 impl Receiver {
+    /// Answers with this status until it is back, and then takes everything.
+    pub async fn away(status: u16) -> (Self, Back) {
+        let back = Back::default();
+        let is_back = Arc::clone(&back);
+        let status = move || if is_back.load(Ordering::SeqCst) { 200 } else { status };
+        (Self::start(move |_| Reply::Status(status())).await, back)
+    }
+
     pub async fn start(script: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
